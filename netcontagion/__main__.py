@@ -1,0 +1,7 @@
+"""``python -m netcontagion``."""
+
+from __future__ import annotations
+
+from netcontagion.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,31 @@
+"""Small array helpers that know nothing of networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["freeze", "group_sum", "plain"]
+
+
+def freeze(values: ArrayLike, dtype: Any = None) -> NDArray[Any]:
+    """Return the values as an array that cannot be written to, without touching the caller's own."""
+    array = np.asarray(values, dtype=dtype)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+def group_sum(codes: NDArray[np.integer[Any]], values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Sum values by integer code."""
+    return np.bincount(codes, weights=values, minlength=size)
+
+
+def plain(value: Any) -> Any:
+    """Turn a numpy scalar into the Python value it stands for."""
+    return value.item() if isinstance(value, np.generic) else value
