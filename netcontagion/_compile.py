@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -20,18 +21,19 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a loop over arrays at its first call, cached on disk where a folder is writable.
 
     The plain function stays reachable as ``.__wrapped__``: tests hold the two against each other.
-    A kernel may call another kernel through its ``.compiled()``.
+    A kernel may call other kernels of its module by name.
     """
 
     @functools.cache
     def compiled() -> Any:
         import numba
 
+        linked = _linked(function)
         try:
-            return numba.njit(cache=True)(function)
+            return numba.njit(cache=True)(linked)
         except RuntimeError as error:
             _log.info("no folder to cache the kernel %s in (%s): it is compiled anew", function.__name__, error)
-            return numba.njit(function)
+            return numba.njit(linked)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -40,3 +42,16 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     call.compiled = compiled  # type: ignore[attr-defined]
     return call
+
+
+def _linked(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the function with the kernels it names replaced by what they compile to."""
+    if not isinstance(function, FunctionType):
+        return function
+    known = function.__globals__
+    names = [name for name in function.__code__.co_names if hasattr(known.get(name), "compiled")]
+    if not names:
+        return function
+    scope = known | {name: known[name].compiled() for name in names}
+    linked = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    return functools.update_wrapper(linked, function, updated=())
