@@ -1,0 +1,26 @@
+"""The record: tables, schema, margin arithmetic, rulebooks, shocks, conversion and storage."""
+
+from __future__ import annotations
+
+from netcontagion.network._margin import HEALTH_TOL, Book
+from netcontagion.network._network import ExposureNetwork, LabelledMatrix, merge
+from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook, rulebooks
+from netcontagion.network._schema import schema
+from netcontagion.network._shock import Shock
+from netcontagion.network._storage import load, save
+
+__all__ = [
+    "HEALTH_TOL",
+    "Book",
+    "ExposureNetwork",
+    "LabelledMatrix",
+    "Rulebook",
+    "Shock",
+    "load",
+    "market_presets",
+    "merge",
+    "rulebook",
+    "rulebooks",
+    "save",
+    "schema",
+]

@@ -1,0 +1,159 @@
+"""Checks that look across columns and tables: asset chains, rulebooks, margin parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion.errors import ContagionError, Problem
+from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook
+from netcontagion.network._schema import schema
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netcontagion.network._assemble import Assembly
+    from netcontagion.network._door import Door
+
+__all__ = ["check_assets", "check_margin", "check_rulebooks", "check_tiers"]
+
+
+def check_assets(door: Door, assembly: Assembly) -> None:
+    """Refuse an underlying chain that comes back to itself."""
+    labels = assembly.labels["assets"]
+    parent = dict(zip(labels, assembly.columns["assets"]["underlying"], strict=True))
+    for row, label in enumerate(labels):
+        seen, name = {label}, parent[label]
+        while name in parent and name is not None:
+            if name in seen:
+                if name == label:
+                    column = schema()["assets"]["underlying"]
+                    original = int(assembly.order["assets"][row])
+                    door.add(column, original, parent[label], "an asset cannot underlie itself", "a chain that ends")
+                break
+            seen.add(name)
+            name = parent[name]
+
+
+def check_rulebooks(door: Door, assembly: Assembly) -> list[Rulebook | None]:
+    """Read the rulebook of every exchange; a bad one is a problem of its row."""
+    books: list[Rulebook | None] = []
+    for row, name in enumerate(assembly.columns["exchanges"]["rulebook"]):
+        try:
+            books.append(rulebook(name) if isinstance(name, str) else None)
+        except ContagionError as error:
+            column = schema()["exchanges"]["rulebook"]
+            original = int(assembly.order["exchanges"][row])
+            door.add(column, original, name, str(error), "a preset or a TOML file")
+            books.append(None)
+    return books
+
+
+def check_margin(door: Door, assembly: Assembly, rulebooks: list[Rulebook | None]) -> None:
+    """Check what decides who is liquidated: it has no default, and a liquidation must be able to help."""
+    market = assembly.columns["markets"]
+    _check_thresholds(door, assembly, market)
+    secures, wants_threshold, wants_bonus, lends = _use_of_markets(assembly)
+    _check_contracts(door, assembly, market)
+    labels = [assembly.labels["exchanges"], assembly.labels["assets"]]
+    for row in np.flatnonzero(secures | lends):
+        exchange, asset = int(market["exchange"][row]), int(market["asset"][row])
+        book = rulebooks[exchange]
+        spread = book is not None and book.fixed_spread
+        needed = {
+            "liquidation_threshold": wants_threshold[row],
+            "liquidation_bonus": wants_bonus[row] and spread,
+            "close_factor": lends[row] and book is not None and book.close_factor is None,
+        }
+        for name in [name for name, wanted in needed.items() if wanted and np.isnan(market[name][row])]:
+            pair = (labels[0][exchange], labels[1][asset])
+            _missing(door, name, int(assembly.order["markets"][row]), pair, book.name if book else "")
+
+
+def _missing(door: Door, name: str, row: int, pair: tuple[Any, Any], book: str) -> None:
+    column = schema()["markets"][name]
+    use = "which is lent there" if name == "close_factor" else "which secures debt there"
+    cure = f"fill in markets.{name}; it decides who is liquidated and has no default. "
+    if name == "close_factor":
+        cure += f"Rulebook {book!r} leaves it to the market; presets such as 'aave_v2' and 'aave_v3' have their own"
+    else:
+        presets = " or ".join(repr(preset) for preset in market_presets())
+        cure += f"Dated values: builders.preset_markets({presets}, exchange=...)"
+    value = f"empty for ({pair[0]!r}, {pair[1]!r}), {use}"
+    door.problems.append(
+        Problem("markets", name, None if row < 0 else row, value, f"a number in {column.allowed}", cure)
+    )
+
+
+def check_tiers(door: Door, assembly: Assembly) -> None:
+    """Check that the tiers of every contract start at floor 0: below the first floor no rate would hold."""
+    tier = assembly.columns["tiers"]
+    first = np.ones(len(tier["floor"]), dtype=bool)
+    first[1:] = (np.diff(tier["exchange"]) != 0) | (np.diff(tier["asset"]) != 0)
+    for row in np.flatnonzero(first & (tier["floor"] > 0)).tolist():
+        column, original = schema()["tiers"]["floor"], int(assembly.order["tiers"][row])
+        door.add(column, original, tier["floor"][row], "add the tier that starts at 0", "0 for the first tier")
+
+
+def _check_contracts(door: Door, assembly: Assembly, market: dict[str, Any]) -> None:
+    """Every contract somebody holds has a maintenance margin or tiers."""
+    position, account, tier = (assembly.columns[name] for name in ("positions", "accounts", "tiers"))
+    n_assets = len(assembly.labels["assets"])
+    key = market["exchange"].astype(np.int64) * n_assets + market["asset"]
+    held = account["exchange"].astype(np.int64)[position["account"]] * n_assets + position["asset"]
+    tiered = tier["exchange"].astype(np.int64) * n_assets + tier["asset"]
+    bare = np.isin(key, held) & ~np.isin(key, tiered) & np.isnan(market["maintenance_margin"])
+    for row in np.flatnonzero(bare).tolist():
+        exchange, asset = (assembly.labels[f"{k}s"][int(market[k][row])] for k in ("exchange", "asset"))
+        value = f"empty for ({exchange!r}, {asset!r}), in which positions are held"
+        cure = "fill in markets.maintenance_margin, or give tiers; it decides who is liquidated and has no default"
+        given = int(assembly.order["markets"][row])
+        allowed = f"a number in {schema()['markets']['maintenance_margin'].allowed}"
+        door.problems.append(
+            Problem("markets", "maintenance_margin", None if given < 0 else given, value, allowed, cure)
+        )
+
+
+def _check_thresholds(door: Door, assembly: Assembly, market: dict[str, Any]) -> None:
+    threshold, bonus, loan = (market[n] for n in ("liquidation_threshold", "liquidation_bonus", "loan_to_value"))
+    for row in np.flatnonzero((threshold < 1) & (threshold * (1 + bonus) >= 1)):
+        column = schema()["markets"]["liquidation_bonus"]
+        value = f"threshold {threshold[row]:g} x (1 + bonus {bonus[row]:g}) = {threshold[row] * (1 + bonus[row]):g}"
+        cure = "lower the threshold or the bonus: at 1 or above every liquidation worsens health"
+        row_given = int(assembly.order["markets"][row])
+        door.problems.append(Problem("markets", column.name, row_given, value, "threshold x (1 + bonus) < 1", cure))
+    for row in np.flatnonzero(loan > threshold):
+        column = schema()["markets"]["loan_to_value"]
+        value = f"loan_to_value {loan[row]:g} above liquidation_threshold {threshold[row]:g}"
+        row_given = int(assembly.order["markets"][row])
+        cure = "a loan at the limit would be called at once"
+        door.problems.append(Problem("markets", column.name, row_given, value, "at most the threshold", cure))
+
+
+def _use_of_markets(assembly: Assembly) -> tuple[NDArray[np.bool_], ...]:
+    """Tell what each market is used for: securing debt, with its own threshold, with its own bonus; lending."""
+    market, balance, account = (assembly.columns[name] for name in ("markets", "balances", "accounts"))
+    n_assets = len(assembly.labels["assets"])
+    key = market["exchange"].astype(np.int64) * n_assets + market["asset"]
+    owner = balance["account"]
+    place = np.searchsorted(key, account["exchange"].astype(np.int64)[owner] * n_assets + balance["asset"])
+    in_debt = np.zeros(len(account["trader"]), dtype=bool)
+    in_debt[owner[balance["borrowed"] > 0]] = True
+    sold = assembly.columns["assets"]["kind"][balance["asset"]] != "residual"
+    refused = market["liquidation_threshold"][place] == 0
+    own_threshold = ~np.isnan(account["liquidation_threshold"])[owner]
+    own_bonus = ~np.isnan(account["liquidation_bonus"])[owner]
+    secures = in_debt[owner] & (balance["deposited"] > 0)
+
+    def anywhere(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        used = np.zeros(len(key), dtype=bool)
+        used[place[rows]] = True
+        return used
+
+    return (
+        anywhere(secures),
+        anywhere(secures & ~own_threshold),
+        anywhere(secures & ~own_bonus & sold & (own_threshold | ~refused)),
+        anywhere(balance["borrowed"] > 0),
+    )

@@ -1,0 +1,482 @@
+"""The record: an exposure network of traders, exchanges and collateral assets, checked once and frozen."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from netcontagion._arrays import freeze, group_sum
+from netcontagion.errors import ContagionError, Problem, SchemaError, UnknownLabelError
+from netcontagion.network._assemble import Assembly, assemble, node_index
+from netcontagion.network._door import OTHERS
+from netcontagion.network._margin import HEALTH_TOL, Book, build_book
+from netcontagion.network._schema import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import igraph
+    import networkx
+    import pandas as pd
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+
+__all__ = ["ExposureNetwork", "LabelledMatrix", "merge"]
+
+_NODE_KINDS = ("traders", "exchanges", "assets", "accounts")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledMatrix:
+    """A sparse view of the tables that names its rows, its columns and its unit."""
+
+    matrix: csr_array
+    rows: pd.Index
+    columns: pd.Index
+    unit: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the stored entries as a long table (row, column, value)."""
+        import pandas as pd
+
+        coo = self.matrix.tocoo()
+        names = [self.rows.name or "row", self.columns.name or "column"]
+        if names[0] == names[1]:
+            names = [f"{names[0]}_row", f"{names[1]}_column"]
+        return pd.DataFrame({names[0]: self.rows[coo.row], names[1]: self.columns[coo.col], "value": coo.data})
+
+    def __repr__(self) -> str:
+        rows, columns = self.matrix.shape
+        ends = f"{rows:,} {self.rows.name}s x {columns:,} {self.columns.name}s"
+        return f"LabelledMatrix({ends}, {self.matrix.nnz:,} entries, {self.unit})"
+
+
+class ExposureNetwork:
+    """A weighted bipartite network of traders, exchanges and assets, with the margin accounts that link them.
+
+    Every table is a pandas DataFrame, or anything else with columns (polars, pyarrow, DuckDB relation, dict of arrays).
+    Tables that follow from others may be left out. All tables are checked once against the schema; the network never
+    changes afterwards. Units: prices in numeraire per unit, amounts in numeraire, balances in units of their asset.
+
+    Parameters
+    ----------
+    traders, exchanges, assets, markets, tiers, accounts, balances, positions, wallets, holdings, liabilities : table
+        See ``netcontagion/network/schema.csv`` for every column, unit, default and bound.
+        ``liabilities``: the debtor owes the creditor.
+    numeraire : str, default "USD"
+        Unit of money, shown on every axis and table.
+    complete : bool, default False
+        Whether the book is said to be complete. A partial book, where more is borrowed from an exchange than is
+        deposited there, is completed with a trader ``others@<exchange>``; with ``complete=True`` it is an error.
+
+    Raises
+    ------
+    SchemaError
+        Listing every problem of every table: table, row, column, value, allowed range, cure. Nothing is half loaded.
+
+    Examples
+    --------
+    >>> import netcontagion as nc
+    >>> net = nc.ExposureNetwork(
+    ...     markets={"exchange": ["Lend"] * 2, "asset": ["ETH", "USDC"], "price": [2000, 1],
+    ...              "close_factor": [0.5] * 2, "liquidation_threshold": [0.8, 0.85], "liquidation_bonus": [0.05] * 2},
+    ...     balances={"account": ["ann", "ann"], "asset": ["ETH", "USDC"],
+    ...               "deposited": [1.0, 0.0], "borrowed": [0.0, 1000.0]})
+    >>> float(net.health()["ann"])
+    1.6
+    """
+
+    _TABLES: ClassVar[tuple[str, ...]] = tuple(schema())
+
+    numeraire: str
+    complete: bool
+    _columns: dict[str, Mapping[str, NDArray[Any]]]
+    _labels: dict[str, pd.Index]
+
+    def __init__(
+        self,
+        *,
+        traders: Any = None,
+        exchanges: Any = None,
+        assets: Any = None,
+        markets: Any = None,
+        tiers: Any = None,
+        accounts: Any = None,
+        balances: Any = None,
+        positions: Any = None,
+        wallets: Any = None,
+        holdings: Any = None,
+        liabilities: Any = None,
+        numeraire: str = "USD",
+        complete: bool = False,
+    ) -> None:
+        given = {
+            "traders": traders,
+            "exchanges": exchanges,
+            "assets": assets,
+            "markets": markets,
+            "tiers": tiers,
+            "accounts": accounts,
+            "balances": balances,
+            "positions": positions,
+            "wallets": wallets,
+            "holdings": holdings,
+            "liabilities": liabilities,
+        }
+        self._seal(assemble(given, complete=complete), numeraire, complete)
+
+    def _seal(self, assembly: Assembly, numeraire: str, complete: bool) -> None:
+        columns = {
+            name: MappingProxyType({column: freeze(values) for column, values in table.items()})
+            for name, table in assembly.columns.items()
+        }
+        for name, value in (
+            ("_columns", columns),
+            ("_labels", assembly.labels),
+            ("numeraire", numeraire),
+            ("complete", complete),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a network is frozen; net.replace({name}=...) makes a new one")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a network is frozen; {name!r} cannot be deleted")
+
+    def __getstate__(self) -> dict[str, Any]:
+        columns = {name: dict(table) for name, table in self._columns.items()}
+        return {"columns": columns, "labels": self._labels, "money": (self.numeraire, self.complete)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._seal(Assembly(labels=state["labels"], columns=state["columns"]), *state["money"])
+
+    # tables -------------------------------------------------------------------------------------------------------
+
+    def labels(self, kind: str) -> pd.Index:
+        """Return the labels of "traders", "exchanges", "assets" or "accounts", in the order of their codes."""
+        if kind not in _NODE_KINDS:
+            raise UnknownLabelError(kind, _NODE_KINDS, "kind of node")
+        index: pd.Index = self._labels[kind]
+        return index
+
+    @functools.cached_property
+    def nodes(self) -> pd.Index:
+        """Labels of traders, then exchanges; ``(kind, label)`` where both have the label."""
+        return node_index(self._labels["traders"], self._labels["exchanges"])
+
+    def columns(self, table: str) -> Mapping[str, NDArray[Any]]:
+        """Return a table as read-only arrays: integer codes for labels (-1: empty), numbers, words."""
+        if table not in self._columns:
+            raise UnknownLabelError(table, self._TABLES, "table")
+        columns: Mapping[str, NDArray[Any]] = self._columns[table]
+        return columns
+
+    def _table(self, name: str) -> pd.DataFrame:
+        frames = self.__dict__.setdefault("_frames", {})
+        if name not in frames:
+            frames[name] = _frame(self, name)
+        return frames[name].copy(deep=False)  # type: ignore[no-any-return]
+
+    @property
+    def traders(self) -> pd.DataFrame:
+        """Traders by label, ``others@<exchange>`` last."""
+        return self._table("traders")
+
+    @property
+    def exchanges(self) -> pd.DataFrame:
+        """Exchanges by label."""
+        return self._table("exchanges")
+
+    @property
+    def assets(self) -> pd.DataFrame:
+        """Assets by label."""
+        return self._table("assets")
+
+    @property
+    def markets(self) -> pd.DataFrame:
+        """Markets by exchange and asset."""
+        return self._table("markets")
+
+    @property
+    def tiers(self) -> pd.DataFrame:
+        """Margin tiers by exchange, asset and floor."""
+        return self._table("tiers")
+
+    @property
+    def accounts(self) -> pd.DataFrame:
+        """Accounts by label."""
+        return self._table("accounts")
+
+    @property
+    def balances(self) -> pd.DataFrame:
+        """Balances by account and asset [units]."""
+        return self._table("balances")
+
+    @property
+    def positions(self) -> pd.DataFrame:
+        """Positions by account and contract."""
+        return self._table("positions")
+
+    @property
+    def wallets(self) -> pd.DataFrame:
+        """Wallets by trader and asset [units]."""
+        return self._table("wallets")
+
+    @property
+    def holdings(self) -> pd.DataFrame:
+        """Long-term holdings by trader and asset [units]."""
+        return self._table("holdings")
+
+    @property
+    def liabilities(self) -> pd.DataFrame:
+        """Liabilities by debtor and creditor [num]: the debtor owes the creditor."""
+        return self._table("liabilities")
+
+    # views --------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def book(self) -> Book:
+        """The book as flat arrays, for engines."""
+        return build_book(self._columns, len(self._labels["assets"]))
+
+    def health(self) -> pd.Series:
+        """Return the health of every account, called below 1: collateral x threshold / debt, or equity / requirement.
+
+        Returns
+        -------
+        pandas.Series
+            By account; +inf exactly where nothing is owed.
+        """
+        import pandas as pd
+
+        return pd.Series(self.book.health(), index=self._labels["accounts"], name="health")
+
+    def exposures(self, rows: str, columns: str) -> LabelledMatrix:
+        """Sum the tables into a sparse matrix between two kinds of nodes.
+
+        Parameters
+        ----------
+        rows, columns : {"traders", "exchanges", "assets", "accounts"}
+            ``accounts x assets`` holds deposited units. Every other pair holds money at marks: deposits, and for
+            ``traders x assets`` wallets and holdings too. ``traders x traders`` and ``exchanges x exchanges`` hold
+            liabilities: row owes column.
+
+        Returns
+        -------
+        LabelledMatrix
+            ``.matrix`` (csr_array), ``.rows``, ``.columns``, ``.unit``.
+        """
+        from netcontagion.network._views import exposures
+
+        return exposures(self, rows, columns)
+
+    # changes ------------------------------------------------------------------------------------------------------
+
+    def replace(self, **changes: Any) -> ExposureNetwork:
+        """Return a new network with some tables (or numeraire, complete) exchanged; None drops a table.
+
+        Rows of ``others@<exchange>`` are derived anew.
+        """
+        known = (*self._TABLES, "numeraire", "complete")
+        for name in changes:
+            if name not in known:
+                raise UnknownLabelError(name, known, "table")
+        kept = {name: self._table(name) for name in self._TABLES if len(next(iter(self._columns[name].values())))}
+        merged: dict[str, Any] = {**kept, "numeraire": self.numeraire, "complete": self.complete, **changes}
+        return ExposureNetwork(**merged)
+
+    def to_networkx(self) -> networkx.MultiDiGraph[Any]:
+        """Return the network as a networkx graph that ``builders.from_networkx`` reads back exactly."""
+        from netcontagion.network._convert import to_networkx
+
+        return to_networkx(self)
+
+    def to_igraph(self) -> igraph.Graph:
+        """Return the network as an igraph graph that ``builders.from_igraph`` reads back exactly."""
+        from netcontagion.network._convert import to_igraph
+
+        return to_igraph(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the tables as a folder of CSV files, all or nothing; ``nc.load`` reads them back exactly."""
+        from netcontagion.network._storage import save
+
+        return save(self, folder)
+
+    # words about it -----------------------------------------------------------------------------------------------
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the tables leave open, and what is assumed for it."""
+        from netcontagion.network._display import assumptions
+
+        return assumptions(self)
+
+    def summary(self) -> pd.Series:
+        """Return counts, totals in the numeraire, accounts under water and completed supply."""
+        from netcontagion.network._display import summary
+
+        return summary(self)
+
+    def check(self) -> str:
+        """Check the record against itself and return one line that describes it.
+
+        Raises
+        ------
+        ContagionError
+            More is borrowed from a market than is deposited in it, or a contract is not zero-sum.
+        """
+        from netcontagion.network._display import describe
+
+        self._check_supply()
+        return describe(self)
+
+    def _check_supply(self) -> None:
+        book = self.book
+        size = len(book.market_mark)
+        custody = group_sum(book.balance_market, book.deposited - book.borrowed, size)
+        gross = group_sum(book.balance_market, book.deposited + book.borrowed, size)
+        if (custody < -1e-9 * gross).any():
+            message = "more is borrowed from a market than is deposited in it"
+            raise ContagionError(message)
+        if len(book.quantity):
+            net = group_sum(book.position_market, book.quantity, size)
+            if (np.abs(net) > 1e-9 * group_sum(book.position_market, np.abs(book.quantity), size)).any():
+                message = "positions of a contract do not sum to zero"
+                raise ContagionError(message)
+
+    @property
+    def under_water(self) -> NDArray[np.bool_]:
+        """Which accounts are below health 1 before any shock; ``others@`` is never called."""
+        below = self.book.health() < 1 - HEALTH_TOL
+        owner = self.columns("accounts")["trader"]
+        derived = np.array([str(label).startswith(OTHERS) for label in self._labels["traders"]], dtype=bool)
+        return np.asarray(below & ~derived[owner])
+
+    def __repr__(self) -> str:
+        from netcontagion.network._display import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from netcontagion.network._display import html
+
+        return html(self)
+
+
+def _frame(net: ExposureNetwork, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    columns, spec = net.columns(name), schema()[name]
+    keys = [column for column in spec.values() if column.key]
+    data = {column.name: _cells(net, column, columns[column.name]) for column in spec.values() if not column.key}
+    if keys[0].dtype == "label":
+        return pd.DataFrame(data, index=net.labels(name), copy=False)
+    index = pd.MultiIndex.from_arrays(
+        [_cells(net, key, columns[key.name]) for key in keys], names=[k.name for k in keys]
+    )
+    return pd.DataFrame(data, index=index, copy=False)
+
+
+def _cells(net: ExposureNetwork, column: Any, values: NDArray[Any]) -> Any:
+    import pandas as pd
+
+    if column.refers_to:
+        labels = net.nodes if column.refers_to == "nodes" else net.labels(column.refers_to)
+        return pd.Categorical.from_codes(values, categories=labels, validate=False)
+    if column.dtype in ("text", "name"):
+        return pd.array(values, dtype="O", copy=False)
+    return values
+
+
+def merge(*networks: ExposureNetwork) -> ExposureNetwork:
+    """Join networks into one; nodes, assets and accounts of the same label are the same.
+
+    A row that two networks share must say the same in both, where both say something other than the default; amounts
+    (balances, positions, wallets, holdings, liabilities) of one key may come from one network only.
+
+    Parameters
+    ----------
+    *networks : ExposureNetwork
+        At least one, all of one numeraire.
+
+    Raises
+    ------
+    SchemaError
+        Listing every contradiction.
+    """
+    import pandas as pd
+
+    if not networks:
+        message = "merge needs at least one network"
+        raise ValueError(message)
+    money = sorted({net.numeraire for net in networks})
+    if len(money) > 1:
+        cure = "convert the networks to one unit of money first"
+        raise SchemaError([Problem("network", "numeraire", None, " and ".join(money), "one numeraire", cure)])
+    problems: list[Problem] = []
+    tables: dict[str, pd.DataFrame] = {}
+    for name, spec in schema().items():
+        frames = [_given(net, name, addressed=True) for net in networks]
+        frames = [frame for frame in frames if len(frame)]
+        if not frames:
+            continue
+        stacked = pd.concat(frames, ignore_index=True)
+        keys = [column.name for column in spec.values() if column.identity]
+        if name in ("balances", "positions", "wallets", "holdings", "liabilities"):
+            tables[name] = stacked.drop_duplicates()
+        else:
+            tables[name] = _reconcile(name, stacked, keys, problems)
+    if problems:
+        raise SchemaError(problems)
+    return ExposureNetwork(**tables, numeraire=money[0], complete=all(net.complete for net in networks))
+
+
+def _given(net: ExposureNetwork, name: str, *, addressed: bool = False) -> pd.DataFrame:
+    """Return a table with its keys as columns and without the rows the network added.
+
+    With ``addressed`` every debtor and creditor says whether it is a trader or an exchange.
+    """
+    frame = net._table(name).reset_index()
+    for column in frame.columns:
+        if frame[column].dtype == "category":
+            frame[column] = frame[column].astype(object)
+    if name in ("traders", "accounts", "balances", "positions"):
+        key = "trader" if name == "traders" else "account"
+        frame = frame[[not str(label).startswith(OTHERS) for label in frame[key]]]
+    if name == "liabilities" and addressed:
+        kinds = [("trader", label) for label in net.labels("traders")]
+        nodes = kinds + [("exchange", label) for label in net.labels("exchanges")]
+        for end in ("debtor", "creditor"):
+            frame[end] = [nodes[code] for code in net.columns(name)[end]]
+    return frame
+
+
+def _reconcile(name: str, stacked: pd.DataFrame, keys: list[str], problems: list[Problem]) -> pd.DataFrame:
+    import pandas as pd
+
+    spec = schema()[name]
+    shared = stacked.duplicated(keys, keep=False)
+    rows = []
+    for key, group in stacked[shared].groupby(keys, sort=False, observed=True):
+        row = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
+        for column in (c for c in spec.values() if not c.identity):
+            said = pd.unique(group[column.name][[not _silent(column, v) for v in group[column.name]]])
+            if len(said) > 1:
+                value = f"{key!r} is {' and '.join(repr(v) for v in said)}"
+                problems.append(Problem(name, column.name, None, value, "one value", "make the networks agree"))
+            row[column.name] = said[0] if len(said) else column.default_value
+        rows.append(row)
+    return pd.concat([stacked[~shared], pd.DataFrame(rows)], ignore_index=True) if rows else stacked
+
+
+def _silent(column: Any, value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(value)) or (not column.required and value == column.default_value)

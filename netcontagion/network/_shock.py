@@ -1,0 +1,215 @@
+"""Shocks: what happens to a network from outside, as frozen, composable values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion._arrays import plain
+from netcontagion.errors import UnknownLabelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from netcontagion.network._network import ExposureNetwork
+
+__all__ = ["Shock"]
+
+_PriceMove = tuple[tuple[tuple[Any, float], ...], bool]
+
+
+@dataclass(frozen=True)
+class Shock:
+    """An outside event: price moves, losses, defaults, outages, thinner depth. Made by the class methods, added by +.
+
+    ``a + b``: price and depth factors multiply, shares compound, money adds up, sets unite; the order does not matter.
+
+    Examples
+    --------
+    >>> import netcontagion as nc
+    >>> shock = nc.Shock.price({"ETH": -0.3}, family=True) + nc.Shock.depth(0.5)
+    >>> print(shock)
+    ETH family -30 %, depth x 0.5
+    """
+
+    moves: tuple[_PriceMove, ...] = ()
+    losses: tuple[tuple[Any, float], ...] = ()
+    loss_shares: tuple[float, ...] = ()
+    defaults: frozenset[Any] = frozenset()
+    outages: frozenset[Any] = frozenset()
+    depth_factors: tuple[float, ...] = ()
+
+    @classmethod
+    def price(cls, changes: Mapping[Any, float], *, family: bool = False) -> Shock:
+        """Multiply prices by 1 + change before round 0.
+
+        Parameters
+        ----------
+        changes : mapping
+            Relative change by asset, -0.3 for minus 30 %; at least -1.
+        family : bool, default False
+            Whether assets whose ``underlying`` chain reaches a named one move by the same factor. An asset that is
+            named itself keeps its own.
+        """
+        if not isinstance(changes, Mapping) or not changes:
+            raise ValueError(f"price changes are a mapping of asset to relative change, not {changes!r}")
+        for name, change in changes.items():
+            if not _number(change) or not math.isfinite(change) or change < -1:
+                raise ValueError(
+                    f"price change of {name!r} is {change!r}; allowed: -1 (worthless) or above, -0.3 is -30 %"
+                )
+        pairs = tuple(sorted(((name, float(x)) for name, x in changes.items()), key=repr))
+        return cls(moves=((pairs, bool(family)),))
+
+    @classmethod
+    def loss(cls, amount: Mapping[Any, float] | float) -> Shock:
+        """Take money off ``external_assets``: an amount by trader [num], or one share for all."""
+        if isinstance(amount, Mapping):
+            if not amount:
+                message = "name at least one trader that loses money"
+                raise ValueError(message)
+            for name, value in amount.items():
+                if not _number(value) or not math.isfinite(value) or value < 0:
+                    raise ValueError(f"loss of {name!r} is {value!r}; allowed: money, 0 or more")
+            return cls(losses=tuple(sorted(((name, float(v)) for name, v in amount.items()), key=repr)))
+        if not _number(amount) or not 0 <= amount <= 1:
+            raise ValueError(f"a loss for all is {amount!r}; allowed: a share in [0, 1]")
+        return cls(loss_shares=(float(amount),))
+
+    @classmethod
+    def default(cls, *nodes: Any) -> Shock:
+        """Let traders fail: wallets and external assets become 0, accounts are closed out, they stop responding."""
+        if not nodes:
+            message = "name at least one trader that defaults"
+            raise ValueError(message)
+        return cls(defaults=frozenset(nodes))
+
+    @classmethod
+    def outage(cls, *exchanges: Any) -> Shock:
+        """Stop exchanges: no deposit, withdrawal or liquidation there; marks still move."""
+        if not exchanges:
+            message = "name at least one exchange that is out"
+            raise ValueError(message)
+        return cls(outages=frozenset(exchanges))
+
+    @classmethod
+    def depth(cls, factor: float) -> Shock:
+        """Multiply all depths."""
+        if not _number(factor) or not math.isfinite(factor) or factor <= 0:
+            raise ValueError(f"depth factor is {factor!r}; allowed: above 0")
+        return cls(depth_factors=(float(factor),))
+
+    def __add__(self, other: Shock) -> Shock:
+        if not isinstance(other, Shock):
+            return NotImplemented
+        return Shock(
+            moves=tuple(sorted(self.moves + other.moves, key=repr)),
+            losses=tuple(sorted(self.losses + other.losses, key=repr)),
+            loss_shares=tuple(sorted(self.loss_shares + other.loss_shares)),
+            defaults=self.defaults | other.defaults,
+            outages=self.outages | other.outages,
+            depth_factors=tuple(sorted(self.depth_factors + other.depth_factors)),
+        )
+
+    @property
+    def depth_factor(self) -> float:
+        """Product of all depth factors."""
+        return math.prod(self.depth_factors)
+
+    # what it does to a network ------------------------------------------------------------------------------------
+
+    def price_factors(self, net: ExposureNetwork) -> NDArray[np.float64]:
+        """Factor on the price of each asset, in the order of ``net.labels("assets")``."""
+        labels = net.labels("assets")
+        underlying = dict(zip(labels, net.columns("assets")["underlying"], strict=True))
+        known = set(underlying) | {name for name in underlying.values() if name is not None}
+        factors = np.ones(len(labels))
+        for pairs, family in self.moves:
+            named = dict(pairs)
+            for name in named:
+                if name not in known:
+                    raise UnknownLabelError(name, known, "asset")
+                if not family and name not in underlying:
+                    followers = [asset for asset, parent in underlying.items() if parent == name]
+                    raise UnknownLabelError(name, followers, "asset (an underlying: family=True moves what follows it)")
+            for place, label in enumerate(labels):
+                change = _change(label, named, underlying) if family else named.get(label)
+                factors[place] *= 1 + (change or 0.0)
+        return factors
+
+    def external_assets(self, net: ExposureNetwork) -> NDArray[np.float64]:
+        """External assets of each trader after losses and defaults [num]."""
+        labels = net.labels("traders")
+        after = np.array(net.columns("traders")["external_assets"])
+        for share in self.loss_shares:
+            after *= 1 - share
+        for name, amount in self.losses:
+            place = _trader(net, name)
+            after[place] -= amount
+            if after[place] < -1e-12 * amount:
+                held = net.columns("traders")["external_assets"][place]
+                raise ValueError(f"the loss of {name!r} exceeds its external assets, {held:g} {net.numeraire}")
+            after[place] = max(after[place], 0.0)
+        after[self.defaulted(net)] = 0.0
+        return after if len(labels) else np.zeros(0)
+
+    def defaulted(self, net: ExposureNetwork) -> NDArray[np.bool_]:
+        """Which traders the shock makes fail."""
+        mask = np.zeros(len(net.labels("traders")), dtype=bool)
+        for name in self.defaults:
+            mask[_trader(net, name)] = True
+        return mask
+
+    def out(self, net: ExposureNetwork) -> NDArray[np.bool_]:
+        """Which exchanges are out."""
+        labels = net.labels("exchanges")
+        mask = np.zeros(len(labels), dtype=bool)
+        for name in self.outages:
+            mask[_place(labels, name, "exchange")] = True
+        return mask
+
+    def __str__(self) -> str:
+        parts = []
+        for pairs, family in self.moves:
+            names = ", ".join(f"{name}{' family' if family else ''} {100 * x:+g} %" for name, x in pairs)
+            parts.append(names)
+        parts += [f"loss of {amount:,.6g} at {name}" for name, amount in self.losses]
+        parts += [f"loss of {100 * share:g} % of external assets" for share in self.loss_shares]
+        parts += [f"default of {', '.join(sorted(map(str, self.defaults)))}"] if self.defaults else []
+        parts += [f"outage of {', '.join(sorted(map(str, self.outages)))}"] if self.outages else []
+        parts += [f"depth x {self.depth_factor:g}"] if self.depth_factors else []
+        return ", ".join(parts) or "no shock"
+
+
+def _number(value: object) -> bool:
+    return isinstance(plain(value), (int, float)) and not isinstance(plain(value), bool)
+
+
+def _change(label: Any, named: dict[Any, float], underlying: dict[Any, Any]) -> float | None:
+    """Change of the nearest named asset up the chain of underlyings; the label itself comes first."""
+    name = label
+    while name is not None:
+        if name in named:
+            return named[name]
+        name = underlying.get(name)
+    return None
+
+
+def _trader(net: ExposureNetwork, name: Any) -> int:
+    return _place(net.labels("traders"), name, "trader")
+
+
+def _place(labels: pd.Index, name: Any, kind: str) -> int:
+    """Code of a label, bare or as ``(kind, label)``."""
+    import pandas as pd
+
+    bare = name[1] if isinstance(name, tuple) and len(name) == 2 and name[0] == kind else name
+    place = int(labels.get_indexer(pd.Index([bare], tupleize_cols=False))[0]) if len(labels) else -1
+    if place < 0:
+        raise UnknownLabelError(name, labels, kind)
+    return place
