@@ -1,0 +1,524 @@
+"""From a table of balances, long or wide, to an exposure network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion.errors import Problem, SchemaError, nearest
+from netcontagion.network import ExposureNetwork
+from netcontagion.network._door import Door, factorize, label_problem, read_columns
+from netcontagion.network._schema import Column, schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["from_table"]
+
+_SIDES = {
+    "collateral": 0,
+    "deposit": 0,
+    "deposited": 0,
+    "supplied": 0,
+    "debt": 1,
+    "borrow": 1,
+    "borrowed": 1,
+}
+
+
+def from_table(
+    table: Any,
+    *,
+    trader: str,
+    exchange: str,
+    asset: str,
+    markets: Any,
+    side: str | None = None,
+    amount: str | bool | None = None,
+    value: str | bool | None = None,
+    collateral: str | None = None,
+    debt: str | None = None,
+    account: str | None = None,
+    accounts: Any = None,
+    prices: Any = None,
+    exchanges: Any = None,
+    numeraire: str = "USD",
+) -> ExposureNetwork:
+    """Build a network from a table of deposits and loans.
+
+    A long table has one row per balance and a ``side`` column ("collateral" or "debt"); a wide one has a ``collateral``
+    and a ``debt`` column. Quantities are units (``amount``) or money (``value``), exactly one of the two.
+
+    Parameters
+    ----------
+    table : table
+        pandas, polars, pyarrow, a DuckDB relation or a dict of arrays.
+    trader, exchange, asset : str
+        Names of the columns that hold the labels.
+    markets : table
+        Margin parameters by exchange and asset, or by asset alone for all exchanges: liquidation_threshold,
+        liquidation_bonus and so on. No default: they decide who is liquidated.
+    side : str, optional
+        Column that says "collateral" or "debt" (long table).
+    amount, value : str, optional
+        Long table: column of units, or of money. Wide table: ``amount=True`` (units) or ``value=True`` (money).
+    collateral, debt : str, optional
+        Columns of a wide table.
+    account : str, optional
+        Column of account labels. Default: one account per trader and exchange, named like the trader on a single
+        exchange and ``trader@exchange`` on several.
+    accounts : table, optional
+        What is known of single accounts, by account label (or by trader and exchange): liquidation_threshold, mode.
+    prices : mapping, Series or table, optional
+        Price by asset, or by exchange and asset (marks that differ); or a table of assets with a ``price`` column and
+        further columns of ``assets``. Default: ``markets.price``.
+    exchanges : table, optional
+        Rulebook, equity and insurance fund by exchange; default: plain lending without buffers.
+    numeraire : str, default "USD"
+        Unit of money.
+
+    Raises
+    ------
+    SchemaError
+        Listing every problem: empty or negative amounts, unknown sides, labels with spaces, repeated rows, unknown
+        prices, missing thresholds, both or neither of amount and value.
+
+    Examples
+    --------
+    >>> from netcontagion import builders
+    >>> book = {"who": ["ann", "ann"], "at": ["Lend"] * 2, "what": ["ETH", "USDC"],
+    ...         "side": ["collateral", "debt"], "units": [1.0, 1000.0]}
+    >>> markets = {"asset": ["ETH", "USDC"], "liquidation_threshold": [0.8, 0.85],
+    ...            "liquidation_bonus": [0.05, 0.05], "close_factor": [0.5, 0.5]}
+    >>> net = builders.from_table(book, trader="who", exchange="at", asset="what", side="side", amount="units",
+    ...                           markets=markets, prices={"ETH": 2000.0, "USDC": 1.0})
+    >>> float(net.health()["ann"])
+    1.6
+    """
+    names = {"trader": trader, "exchange": exchange, "asset": asset, "side": side, "account": account}
+    names |= {"collateral": collateral, "debt": debt}
+    reading = _Reading(read_columns(table), names, amount, value)
+    reading.check_call()
+    reading.read()
+    return reading.network(markets, accounts, prices, {"exchanges": exchanges, "numeraire": numeraire})
+
+
+@dataclass
+class _Reading:
+    """One table on its way in: what was read so far, and what is wrong with it."""
+
+    columns: dict[str, Any]
+    names: dict[str, str | None]
+    amount: str | bool | None
+    value: str | bool | None
+    door: Door = field(default_factory=Door)
+    codes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
+    quantities: list[tuple[int, NDArray[np.float64], NDArray[np.bool_]]] = field(default_factory=list)
+    good: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    given: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # rows of markets and accounts as given, -1: none
+
+    def problem(self, column: str | None, row: int | None, value: object, allowed: str, cure: str) -> None:
+        shown = repr(value) if row is not None else str(value)
+        self.door.problems.append(Problem("table", column, row, shown, allowed, cure))
+
+    @property
+    def wide(self) -> bool:
+        return self.names["side"] is None
+
+    def check_call(self) -> None:
+        """Check that the call says what the table is."""
+        if (self.amount is None) == (self.value is None):
+            said = "both" if self.amount is not None else "neither"
+            cure = "amount= names units, value= names money"
+            self.problem(None, None, f"{said} of amount and value given", "exactly one", cure)
+        pair = [self.names["collateral"], self.names["debt"]]
+        if self.wide and None in pair:
+            cure = "side= for a long table, collateral= and debt= for a wide one"
+            self.problem(None, None, "no side column, and not both of collateral and debt", "long or wide", cure)
+        if not self.wide and pair != [None, None]:
+            self.problem(None, None, "side together with collateral or debt", "long or wide", "leave one form out")
+        quantity = self.amount if self.amount is not None else self.value
+        if not self.wide and quantity is not None and not isinstance(quantity, str):
+            self.problem(None, None, f"quantity column is {quantity!r}", "a column name", "name the column")
+        if self.wide and quantity is not True and quantity is not None:
+            cure = "collateral= and debt= name the columns of a wide table"
+            self.problem(None, None, f"quantity is {quantity!r}", "amount=True or value=True", cure)
+        for name in [*self.names.values(), quantity if not self.wide else None]:
+            if isinstance(name, str) and name not in self.columns:
+                near = nearest(name, self.columns)
+                cure = f"did you mean {near[0]!r}?" if near else f"columns are {', '.join(self.columns)}"
+                self.problem(name, None, "the column is missing", "a column of the table", cure)
+        sizes = {len(values) for values in self.columns.values()}
+        if len(sizes) > 1:
+            self.problem(None, None, f"columns of lengths {sorted(sizes)}", "one length", "give one row per balance")
+        if sizes == {0} or not sizes:
+            self.problem(None, None, "the table is empty", "at least one row", "give rows")
+        self.door.raise_if_any()
+
+    def read(self) -> None:
+        """Read labels and quantities; rows with a problem are noted and left out of what follows."""
+        self.good = np.ones(len(self.columns[str(self.names["trader"])]), dtype=bool)
+        for role in ("trader", "exchange", "asset", "account"):
+            if self.names[role] is not None:
+                self._read_labels(role)
+        if self.wide:
+            for place, role in enumerate(("collateral", "debt")):
+                units = self._read_numbers(str(self.names[role]))
+                self.quantities.append((place, units, np.ones(len(units), dtype=bool)))
+        else:
+            quantity = self.amount if self.amount is not None else self.value
+            numbers, sides = self._read_numbers(str(quantity)), self._read_sides()
+            self.quantities = [(place, numbers, sides == place) for place in (0, 1)]
+
+    def _read_labels(self, role: str) -> None:
+        """Read labels and number those in use; a row whose label cannot be one is no good."""
+        name = str(self.names[role])
+        values = self.columns[name]
+        codes, uniques = factorize(values)
+        used = np.zeros(len(uniques) + 1, dtype=bool)
+        used[codes] = True
+        used[-1] = False
+        wrong = [label_problem(label) if use else None for label, use in zip(uniques, used[:-1], strict=True)]
+        clean = used & np.array([*(said is None for said in wrong), False])
+        for row in np.flatnonzero(~clean[codes]).tolist():
+            code = codes[row]
+            said = label_problem(None) if code < 0 else wrong[code]
+            self.problem(name, row, None if code < 0 else uniques[code], *(said or ("a label", "")))
+        self.good &= clean[codes]
+        place = np.where(clean, np.cumsum(clean) - 1, 0)
+        self.codes[role], self.labels[role] = place[codes], np.asarray(uniques)[clean[:-1]]
+
+    def _read_numbers(self, name: str) -> NDArray[np.float64]:
+        column = Column("table", name, False, False, "number", "", "required", "[0, inf)", "")
+        before = len(self.door.problems)
+        numbers = self.door.numbers(column, self.columns[name])
+        rows = [problem.row for problem in self.door.problems[before:]]
+        self.good[[row for row in rows if row is not None]] = False
+        if None in rows:
+            self.good[:] = False
+        return np.where(self.good, numbers, 0.0)
+
+    def _read_sides(self) -> NDArray[np.int64]:
+        import pandas as pd
+
+        name = str(self.names["side"])
+        codes, uniques = pd.factorize(np.asarray(self.columns[name], dtype=object))
+        place = np.array([_SIDES.get(label, -1) if isinstance(label, str) else -1 for label in uniques], dtype=np.int64)
+        sides = np.append(place, -1)[codes]
+        for row in np.flatnonzero(sides < 0).tolist():
+            label = None if codes[row] < 0 else uniques[codes[row]]
+            near = nearest(label, _SIDES) if label is not None else []
+            cure = f"did you mean {near[0]!r}?" if near else "say collateral or debt"
+            self.problem(name, row, label, ", ".join(_SIDES), cure)
+        self.good &= sides >= 0
+        return sides
+
+    # tables -------------------------------------------------------------------------------------------------------
+
+    def network(self, markets: Any, accounts: Any, prices: Any, rest: dict[str, Any]) -> ExposureNetwork:
+        """Make the tables and open the network; problems of both stages come out together."""
+        try:
+            tables = self._tables(markets, accounts, prices)
+            if not self.door.problems:
+                return ExposureNetwork(**tables, **rest)
+            if self.good.any():
+                ExposureNetwork(**tables, **rest)
+        except SchemaError as error:
+            self.door.problems.extend(map(self._as_given, error.problems))
+        raise SchemaError(dict.fromkeys(self.door.problems))
+
+    def _as_given(self, problem: Problem) -> Problem:
+        """Say the row of a problem as it stood in the markets or accounts that were given."""
+        if problem.row is None or problem.table not in self.given:
+            return problem
+        row = int(self.given[problem.table][problem.row])
+        return replace(problem, row=None if row < 0 else row)
+
+    def _tables(self, markets: Any, accounts: Any, prices: Any) -> dict[str, Any]:
+        account, account_labels = self._accounts()
+        market_table = self._market_table(markets)
+        asset_table, marks = self._price_tables(prices, market_table)
+        self._check_assets(asset_table, market_table)
+        units = self._balances(account, account_labels, marks, asset_table, market_table)
+        rows = _first_rows(account, np.flatnonzero(self.good), len(account_labels))
+        account_table = {
+            "account": account_labels[account[rows]],
+            "trader": _categorical(self.codes["trader"][rows], self.labels["trader"]),
+            "exchange": _categorical(self.codes["exchange"][rows], self.labels["exchange"]),
+        }
+        _check_one_owner(self, account)
+        if accounts is not None:
+            account_table |= self._known_accounts(accounts, account_table)
+        tables = {"markets": market_table, "accounts": account_table, "balances": units}
+        if asset_table is not None:
+            tables["assets"] = asset_table
+        return tables
+
+    def _accounts(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        if "account" in self.codes:
+            return self.codes["account"], self.labels["account"]
+        trader, exchange = self.codes["trader"], self.codes["exchange"]
+        if len(self.labels["exchange"]) == 1:
+            return trader, self.labels["trader"]
+        import pandas as pd
+
+        codes, pairs = pd.factorize(np.where(self.good, trader * len(self.labels["exchange"]) + exchange, -1))
+        who, where = np.divmod(pairs, len(self.labels["exchange"]))
+        named = zip(self.labels["trader"][who].tolist(), self.labels["exchange"][where].tolist(), strict=True)
+        labels = np.empty(len(pairs), dtype=object)
+        labels[:] = [f"{owner}@{venue}" for owner, venue in named]
+        return codes, labels
+
+    def _balances(
+        self,
+        account: NDArray[np.int64],
+        account_labels: NDArray[Any],
+        marks: dict[tuple[Any, Any], float],
+        asset_table: Any,
+        market_table: Any,
+    ) -> dict[str, Any]:
+        rate = self._unit_values(marks, asset_table, market_table) if self.value is not None else None
+        asset, n_assets = self.codes["asset"], len(self.labels["asset"])
+        keys, parts = [], []
+        for place, numbers, chosen in self.quantities:
+            rows = np.flatnonzero(chosen & self.good)
+            key = account[rows] * n_assets + asset[rows]
+            self._check_repeats(key, rows, account_labels, place)
+            amounts = numbers[rows] if rate is None else numbers[rows] / rate[rows]
+            keys.append(key)
+            parts.append((place, amounts))
+        joined = np.sort(np.concatenate(keys))
+        distinct = joined[np.append(True, joined[1:] != joined[:-1])] if len(joined) else joined
+        filled = np.zeros((2, len(distinct)))
+        for key, (place, amounts) in zip(keys, parts, strict=True):
+            filled[place, np.searchsorted(distinct, key)] = amounts
+        return {
+            "account": _categorical(distinct // n_assets, account_labels),
+            "asset": _categorical(distinct % n_assets, self.labels["asset"]),
+            "deposited": filled[0],
+            "borrowed": filled[1],
+        }
+
+    def _check_repeats(self, key: NDArray[np.int64], rows: NDArray[np.intp], labels: NDArray[Any], place: int) -> None:
+        order = np.argsort(key, kind="stable")
+        same = order[1:][key[order][1:] == key[order][:-1]]
+        for row in sorted(rows[same].tolist()):
+            n_assets = len(self.labels["asset"])
+            code = int(key[np.searchsorted(rows, row)])
+            label = (labels[code // n_assets], self.labels["asset"][code % n_assets], ("collateral", "debt")[place])
+            self.problem("account, asset, side", row, label, "one row per key", "sum or drop the repeated rows")
+
+    def _check_assets(self, assets: Any, markets: dict[str, Any]) -> None:
+        """Every asset of the table has a price; the first row of one that has none is a problem."""
+        if assets is None and "price" not in markets:
+            return  # no price at all: the network says so once
+        known = set((markets if assets is None else assets).get("asset", ()))
+        for code, label in enumerate(self.labels["asset"].tolist()):
+            rows = np.flatnonzero((self.codes["asset"] == code) & self.good)
+            if label not in known and len(rows):
+                near = nearest(label, known)
+                cure = f"did you mean {near[0]!r}?" if near else "give its price in prices= or markets.price"
+                self.problem(self.names["asset"], int(rows[0]), label, "an asset with a price", cure)
+                self.good[rows] = False
+
+    def _unit_values(
+        self, marks: dict[tuple[Any, Any], float], assets: Any, markets: dict[str, Any]
+    ) -> NDArray[np.float64]:
+        """Price per unit on each row, to turn money into units."""
+        by_asset = _price_by(assets, ("asset",)) if assets is not None else {}
+        own = _price_by(markets, ("exchange", "asset")) | marks
+        venues, names = self.labels["exchange"], self.labels["asset"]
+        pairs = [(venue, name) for venue in venues.tolist() for name in names.tolist()]
+        grid = np.array([own.get(pair, by_asset.get(pair[1], np.nan)) for pair in pairs]).reshape(
+            len(venues), len(names)
+        )
+        rate = grid[self.codes["exchange"], self.codes["asset"]] if grid.size else np.ones(len(self.good))
+        wrong = self.good & ~((rate > 0) & np.isfinite(rate))
+        shown = set()
+        for row in np.flatnonzero(wrong).tolist():
+            pair = (venues[self.codes["exchange"][row]], names[self.codes["asset"][row]])
+            if pair not in shown:
+                shown.add(pair)
+                cure = "give prices= or markets.price; what is known by value only has price 1 and kind residual"
+                self.problem(self.names["asset"], row, pair, "an asset with a price above 0", cure)
+        self.good &= ~wrong
+        return np.where(self.good, rate, 1.0)
+
+    # markets, prices and accounts beside the table ----------------------------------------------------------------
+
+    def _columns(self, name: str, table: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+        """Read a table given beside the first one; index levels without a name are its keys."""
+        try:
+            columns = read_columns(table)
+        except TypeError:
+            cure = "give a table, or a dict of columns"
+            value = f"{type(table).__name__} {table!r:.60}"
+            self.door.problems.append(Problem(name, None, None, value, "anything with columns", cure))
+            return {}
+        levels = [column for column in columns if column.startswith("index level ")]
+        for level, key in zip(levels, keys[-len(levels) :] if levels else (), strict=False):
+            values = columns.pop(level)
+            columns.setdefault(key, values)
+        sizes = sorted({len(values) for values in columns.values()})
+        if len(sizes) > 1:
+            value = f"columns of lengths {sizes}"
+            self.door.problems.append(Problem(name, None, None, value, "one length", "give one row per key"))
+            return {}
+        return {column: np.asarray(values) for column, values in columns.items()}
+
+    def _market_table(self, markets: Any) -> dict[str, Any]:
+        """Markets by exchange and asset; those by asset alone hold on every exchange."""
+        columns = self._columns("markets", markets, ("exchange", "asset"))
+        if not columns:
+            self.good[:] = False
+            return {}
+        size = len(next(iter(columns.values()), ()))
+        self.given["markets"] = np.arange(size)
+        if "asset" not in columns:
+            cure = "give markets by exchange and asset, or by asset"
+            self.door.problems.append(Problem("markets", "asset", None, "the column is missing", "a label", cure))
+            self.good[:] = False
+            return {}
+        if not size:
+            cure = "give one row per asset: they decide who is liquidated"
+            self.door.problems.append(Problem("markets", None, None, "the table is empty", "at least one row", cure))
+            self.good[:] = False
+            return {}
+        if "exchange" in columns:
+            return columns
+        exchanges = self.labels["exchange"]
+        self.given["markets"] = np.tile(np.arange(size), len(exchanges))
+        repeated = {name: np.tile(values, len(exchanges)) for name, values in columns.items()}
+        return {"exchange": np.repeat(exchanges, size), **repeated}
+
+    def _price_tables(self, prices: Any, markets: dict[str, Any]) -> tuple[Any, dict[tuple[Any, Any], float]]:
+        """Table of assets, and marks by exchange and asset (also written into ``markets``)."""
+        import pandas as pd
+
+        if prices is None:
+            return None, {}
+        if not isinstance(prices, (Mapping, pd.Series)) or {"asset", "price"} <= set(getattr(prices, "keys", dict)()):
+            return self._columns("assets", prices, ("asset",)), {}
+        known = dict(prices.items())
+        labels, numbers = list(known), self._prices(known)
+        if not all(isinstance(label, tuple) and len(label) == 2 for label in labels):
+            return {"asset": labels, "price": numbers}, {}
+        marks = dict(zip(labels, numbers.tolist(), strict=True))
+        self._write_marks(markets, marks)
+        by_asset = pd.Series(numbers, index=pd.Index([name for _, name in labels], tupleize_cols=False))
+        median = by_asset.groupby(level=0).median()
+        return {"asset": median.index.to_numpy(), "price": median.to_numpy()}, marks
+
+    def _prices(self, known: dict[Any, Any]) -> NDArray[np.float64]:
+        """Check prices: none is empty, so that none is made up."""
+        if not known:
+            cure = "give prices, or leave prices= out"
+            self.door.problems.append(Problem("prices", "price", None, "no price", "a price per asset", cure))
+            self.good[:] = False
+        door = Door()
+        column = Column("prices", "price", False, False, "number", "num/unit", "required", "[0, inf)", "")
+        numbers = door.numbers(column, read_columns({"price": list(known.values())})["price"])
+        for problem in door.problems:
+            label = "" if problem.row is None else f" of {list(known)[problem.row]!r}"
+            self.door.problems.append(replace(problem, value=f"{problem.value}{label}"))
+        wrong = {problem.row for problem in door.problems}
+        return np.array([1.0 if {row, None} & wrong else price for row, price in enumerate(numbers.tolist())])
+
+    def _write_marks(self, markets: dict[str, Any], marks: dict[tuple[Any, Any], float]) -> None:
+        """Put the marks into the markets; a pair that has no market gets one."""
+        if "asset" not in markets:
+            return
+        pairs = list(zip(markets["exchange"].tolist(), markets["asset"].tolist(), strict=True))
+        extra = [pair for pair in marks if pair not in set(pairs)]
+        before = markets.get("price", np.full(len(pairs), np.nan)).tolist()
+        own = [marks.get(pair, price) for pair, price in zip(pairs, before, strict=True)]
+        spec = schema()["markets"]
+        for name, values in list(markets.items()) if extra else []:
+            if name in ("exchange", "asset"):
+                fresh = _objects([pair[name == "asset"] for pair in extra])
+            else:
+                fresh = _objects([spec[name].default_value if name in spec else np.nan] * len(extra))
+            markets[name] = _objects([*values.tolist(), *fresh.tolist()])
+        markets["price"] = _objects([*own, *(marks[pair] for pair in extra)])
+        self.given["markets"] = np.append(self.given["markets"], np.full(len(extra), -1))
+
+    def _known_accounts(self, accounts: Any, table: dict[str, Any]) -> dict[str, Any]:
+        """Columns of single accounts, joined by label or by trader and exchange; the others keep the defaults."""
+        columns = self._columns("accounts", accounts, ("account",))
+        by = ("account",) if "account" in columns else ("trader", "exchange")
+        if any(key not in columns for key in by):
+            cure = "name the accounts in a column account, or trader and exchange"
+            self.door.problems.append(Problem("accounts", by[0], None, "the column is missing", "a label", cure))
+            return {}
+        place = {label: row for row, label in enumerate(_labels_of(table, by))}
+        given = np.full(len(place), -1, dtype=np.int64)
+        for row, label in enumerate(_labels_of(columns, by)):
+            found = place.get(label, -1)
+            if found >= 0 and given[found] < 0:
+                given[found] = row
+                continue
+            near = nearest(label[0], [known[0] for known in place])
+            cure = f"did you mean {near[0]!r}?" if near else "drop the row, or add the account's balances"
+            allowed = "an account of the table"
+            if found >= 0:
+                allowed, cure = "one row per account", "drop one"
+            self.door.problems.append(Problem("accounts", ", ".join(by), row, repr(label), allowed, cure))
+        self.given["accounts"] = given
+        spec, rest = schema()["accounts"], {}
+        for name in columns.keys() - {"account", "trader", "exchange"}:
+            cells = [*columns[name].tolist(), spec[name].default_value if name in spec else None]
+            rest[name] = read_columns({name: [cells[row] for row in given.tolist()]})[name]
+        return rest
+
+
+def _labels_of(table: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(np.asarray(table[key]).tolist() for key in keys), strict=True)
+
+
+def _price_by(table: dict[str, Any], keys: tuple[str, ...]) -> dict[Any, float]:
+    """Prices by key, those that are numbers; the door says what is wrong with the others."""
+    if any(name not in table for name in (*keys, "price")):
+        return {}
+    labels = list(_labels_of(table, keys))
+    column = Column("prices", "price", False, False, "number", "num/unit", "empty", "[0, inf)", "")
+    numbers = Door().numbers(column, np.asarray(table["price"])).tolist()
+    pairs = zip(labels, numbers, strict=True)
+    return {label if len(keys) > 1 else label[0]: price for label, price in pairs if not np.isnan(price)}
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    return np.asarray(read_columns({"values": values})["values"])
+
+
+def _categorical(codes: NDArray[np.int64], labels: Any) -> Any:
+    import pandas as pd
+
+    return pd.Categorical.from_codes(codes, categories=pd.Index(labels, tupleize_cols=False), validate=False)
+
+
+def _first_rows(account: NDArray[np.int64], rows: NDArray[np.intp], size: int) -> NDArray[np.int64]:
+    """Row of the first mention of every account."""
+    first = np.full(size, -1, dtype=np.int64)
+    first[account[rows][::-1]] = rows[::-1]
+    return first[first >= 0]
+
+
+def _check_one_owner(reading: _Reading, account: NDArray[np.int64]) -> None:
+    """Check that an account belongs to one trader on one exchange."""
+    if "account" not in reading.codes:
+        return
+    rows = np.flatnonzero(reading.good)
+    first = np.full(len(reading.labels["account"]), -1, dtype=np.int64)
+    first[account[rows][::-1]] = rows[::-1]
+    for role in ("trader", "exchange"):
+        codes = reading.codes[role]
+        for row in rows[codes[rows] != codes[first[account[rows]]]].tolist():
+            label = reading.labels[role][codes[row]]
+            cure = f"one {role} per account; give the accounts names of their own"
+            reading.problem(reading.names["account"], row, label, f"the {role} of row {first[account[row]]}", cure)
