@@ -1,0 +1,216 @@
+"""Eisenberg-Noe clearing: everybody pays what is due, or everything there is, in proportion to the dues.
+
+The equation is in :mod:`._system`, what makes its solution unique in :mod:`._extremes`, how it is solved in
+:mod:`._solvers` and what proves a solution in :mod:`._enclosure`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion._status import Status
+from netcontagion.clearing._enclosure import KINDS
+from netcontagion.clearing._extremes import alive_nodes, with_the_dead
+from netcontagion.clearing._input import Options, checked_input
+from netcontagion.clearing._result import ClearingResult, NodeValues
+from netcontagion.clearing._shares import SOLVENCY_TOLERANCE, share_paid
+from netcontagion.clearing._solvers import Solved, auto, concluded, fictitious_default, from_above, from_below
+from netcontagion.clearing._system import Prepared
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from netcontagion.clearing._system import Bools, Floats, System
+
+__all__ = ["eisenberg_noe"]
+
+
+def eisenberg_noe(
+    liabilities: Any,
+    external_assets: ArrayLike,
+    external_liabilities: ArrayLike | None = None,
+    *,
+    external_rank: str = "pari_passu",
+    which: str = "greatest",
+    solver: str = "auto",
+    rtol: float = 1e-10,
+    max_rounds: int = 10_000,
+    strict: bool = True,
+    waves: bool = False,
+) -> ClearingResult:
+    r"""Compute the clearing payments of Eisenberg and Noe.
+
+    With dues ``d_i = sum_j L_ij + b_i``, external debt pari passu, every node pays
+    ``p_i = min(d_i, e_i + sum_j p_j L_ji / d_j)``. With external debt senior, what is paid inside the network is
+    ``p_i = min(sum_j L_ij, max(0, e_i - b_i + sum_j p_j L_ji / sum_k L_jk))`` and what is paid outside
+    ``min(b_i, e_i + receipts_i)``.
+
+    Parameters
+    ----------
+    liabilities : array_like or sparse (n, n)
+        What row i owes column j, in money; not negative, nothing on the diagonal.
+    external_assets : array_like (n,) or (n, s)
+        Assets outside the network, in money, not negative; s columns are s scenarios. A negative net position
+        goes into ``external_liabilities`` with ``external_rank="senior"``.
+    external_liabilities : array_like (n,), optional
+        What each node owes outside the network, in money; nothing where omitted.
+    external_rank : {"pari_passu", "senior"}
+        Whether external creditors are paid in proportion with the others or before them.
+    which : {"greatest", "least"}
+        Which solution where there are several; equities are the same in all.
+    solver : {"auto", "fixed_point", "fictitious_default"}
+        ``"fixed_point"``: monotone iteration. ``"fictitious_default"``: exact sparse solves on the growing default set,
+        at most n waves; gives ``default_wave``; not for the least vector with senior external debt. ``"auto"``: a few
+        rounds of the first, then the second from the default set reached.
+    rtol : float
+        Width of the enclosure, relative to the dues, at which a solve has settled.
+    max_rounds : int
+        Most rounds (waves included) per scenario.
+    strict : bool
+        Raise when a scenario does not settle, instead of returning what was reached.
+    waves : bool
+        Compute ``default_wave`` with any solver; for the greatest vector only.
+
+    Returns
+    -------
+    ClearingResult
+        Payments, defaults, bounds, residual and status; arrays shaped like ``external_assets``.
+
+    Raises
+    ------
+    SchemaError
+        Listing everything that is wrong with the numbers.
+    ValueError
+        An option that is not one of those allowed, or a combination that has no meaning.
+    NotSettledError
+        With ``strict``, when the solve ended without an answer; its ``result`` holds what was reached.
+
+    Notes
+    -----
+    Solvency is the weak inequality up to ``SOLVENCY_TOLERANCE`` (1e-12) of the dues. The enclosure is "concave" (a
+    proof for the vector asked for, rounding included) where no external asset is smaller than the external debt senior
+    to the network, else "bracket": monotone runs from below and above, which bound the least and the greatest vector.
+
+    References
+    ----------
+    Eisenberg, L., Noe, T. H. (2001). Systemic risk in financial systems. Management Science 47(2), 236-249.
+    https://doi.org/10.1287/mnsc.47.2.236.9835
+
+    Examples
+    --------
+    >>> from netcontagion.clearing import eisenberg_noe
+    >>> result = eisenberg_noe([[0, 20, 10], [5, 0, 24], [10, 0, 0]], external_assets=[10, 10, 10])
+    >>> result.payments.round(4).tolist(), result.defaulted.tolist()
+    ([24.5455, 26.3636, 10.0], [True, True, False])
+    """
+    options = Options(external_rank, which, solver, rtol, max_rounds, waves)
+    options.check()
+    owed, assets, external = checked_input(liabilities, external_assets, external_liabilities)
+    prepared = Prepared(owed, external, external_rank)
+    systems = [prepared.system(column) for column in np.atleast_2d(assets.T)]
+    solved = [_solve(system, options) for system in systems]
+    parts = [_node_values(prepared, system, one) for system, one in zip(systems, solved, strict=True)]
+    values = _values(parts, assets, [one.wave for one in solved])
+    residual = np.array([part["residual"] for part in parts])
+    result = _result(values, owed, residual, solved, options, told_external=external_liabilities is not None)
+    return result.raise_for_status() if strict else result
+
+
+# -------------------------------------------------------------------------------------------------------- the solution
+
+
+def _solve(system: System, options: Options) -> Solved:
+    """Solve one scenario.
+
+    Where no income is negative the living have one solution, and the dead are put beside them. Else (senior external
+    debt exceeds the external assets of a node) Phi is monotone but not concave, and from below is another solve.
+    """
+    if not system.concave and options.which == "least":
+        return from_below(system, options)
+    greatest = options.which == "greatest"
+    alive = alive_nodes(system) if system.concave else ~system.nobody()
+    if options.solver == "fictitious_default":
+        solved = _by_default_sets(system, alive, options)
+    else:
+        solver = auto if options.solver == "auto" else from_above
+        solved = solver(system.part(alive), options)
+    solved = with_the_dead(system, alive, solved, greatest=greatest)
+    if options.waves and solved.wave is None:
+        fallen = fictitious_default(system, system.nobody(), len(alive) + 1, direct=True)
+        solved = solved._replace(wave=fallen.wave)
+    return solved
+
+
+def _by_default_sets(system: System, alive: Bools, options: Options) -> Solved:
+    """Solve the living by fictitious default; the waves are those of the greatest vector, with the dead among them."""
+    living = system.part(alive)
+    if options.which == "least":
+        fallen = fictitious_default(living, living.nobody(), options.max_rounds, direct=True)
+        return concluded(living, fallen, options.rtol)
+    fallen = fictitious_default(system, system.nobody(), options.max_rounds, direct=True)
+    solved = concluded(living, fallen._replace(payments=fallen.payments[alive]), options.rtol)
+    return solved._replace(wave=fallen.wave)
+
+
+# ---------------------------------------------------------------------------------------------------------- the result
+
+
+def _node_values(prepared: Prepared, system: System, solved: Solved) -> dict[str, Any]:
+    """Split what a scenario's nodes pay into inside and outside; bounds and residual in all dues."""
+    paid = solved.payments
+    if prepared.senior:
+        outside = np.clip(system.assets + system.receipts(paid), 0.0, prepared.external)
+        inside = paid = system.pay(paid)  # so that both ranks are paid out of the same receipts
+    else:
+        share = share_paid(paid, system.due)
+        inside, outside = share * prepared.internal, share * prepared.external
+    step = np.abs(system.pay(paid) - paid)
+    return {
+        "payments": inside + outside if prepared.senior else paid,
+        "payments_internal": inside,
+        "payments_external": outside,
+        "dues": prepared.dues,
+        "net_worth": system.assets + system.receipts(paid) - prepared.dues,
+        "lower": system.in_all(solved.enclosure.lower, -1.0),
+        "upper": system.in_all(solved.enclosure.upper, 1.0),
+        "residual": float(share_paid(step, prepared.dues).max(initial=0.0)),
+    }
+
+
+def _values(parts: list[dict[str, Any]], assets: Floats, waves: list[Any]) -> NodeValues:
+    """Put the scenarios side by side, in the shape of the assets."""
+
+    def stacked(columns: list[Any]) -> Any:
+        table = np.column_stack(columns) if columns else np.zeros(assets.shape)
+        return table if assets.ndim == 2 else table[:, 0]
+
+    names = ("payments", "payments_internal", "payments_external", "dues", "net_worth", "lower", "upper")
+    arrays = {name: stacked([part[name] for part in parts]) for name in names}
+    wave = None if not waves or any(one is None for one in waves) else stacked(waves)
+    return NodeValues(**arrays, external_assets=assets, default_wave=wave)
+
+
+def _result(
+    values: NodeValues, owed: Any, residual: Floats, solved: list[Solved], options: Options, *, told_external: bool
+) -> ClearingResult:
+    several = values.payments.ndim == 2
+    rounds = np.array([one.rounds for one in solved], dtype=np.int64)
+    statuses = tuple(one.status for one in solved)
+    notes = dict.fromkeys(note for one in solved for note in one.notes)
+    silent = () if told_external else ("no external liabilities were given: all debt is owed inside the network",)
+    return ClearingResult(
+        values=values,
+        liabilities=owed,
+        model="eisenberg_noe",
+        external_rank=options.external_rank,
+        which=options.which,
+        enclosure=min((one.enclosure.kind for one in solved), key=KINDS.index, default="concave"),
+        residual=residual if several else float(residual[0]),
+        iterations=rounds if several else int(rounds[0]),
+        status=next((status for status in statuses if not status.settled), Status.SETTLED),
+        statuses=statuses,
+        tolerance=max(SOLVENCY_TOLERANCE, 10 * options.rtol if any(one.loose for one in solved) else 0.0),
+        assumptions=(*silent, *notes),
+    )

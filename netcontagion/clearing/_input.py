@@ -1,0 +1,150 @@
+"""What the caller gives: options that are allowed, and numbers that are converted once or refused all together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from netcontagion.errors import Problem, SchemaError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netcontagion.clearing._system import Floats
+
+__all__ = ["Options", "checked_input"]
+
+RANKS = ("pari_passu", "senior")
+EXTREMES = ("greatest", "least")
+SOLVERS = ("auto", "fixed_point", "fictitious_default")
+
+
+class Options(NamedTuple):
+    """How to solve: the keywords of the public function."""
+
+    external_rank: str
+    which: str
+    solver: str
+    rtol: float
+    max_rounds: int
+    waves: bool
+
+    def check(self) -> None:
+        """Refuse, with a ValueError, what is not allowed or has no meaning together."""
+        for name, allowed in (("external_rank", RANKS), ("which", EXTREMES), ("solver", SOLVERS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+        if not self.rtol > 0:
+            raise ValueError(f"rtol={self.rtol!r} must be positive")
+        if self.max_rounds < 1:
+            raise ValueError(f"max_rounds={self.max_rounds!r} must be at least 1")
+        if self.which == "least" and self.waves:
+            raise ValueError(
+                f"waves=True needs which='greatest', not {self.which!r}: the waves lead to the greatest vector"
+            )
+        if (self.external_rank, self.which, self.solver) == ("senior", "least", "fictitious_default"):
+            raise ValueError(
+                f"solver={self.solver!r} finds the greatest vector: for which='least' with external_rank='senior' "
+                "use solver='auto' or 'fixed_point'"
+            )
+
+
+def checked_input(liabilities: Any, external_assets: Any, external_liabilities: Any) -> tuple[Any, Floats, Floats]:
+    """Convert once, or raise one SchemaError with everything that is wrong."""
+    problems: list[Problem] = []
+    owed = _matrix(liabilities, problems)
+    if external_liabilities is None and owed is not None:
+        external_liabilities = np.zeros(owed.shape[0])
+    assets = _numbers("external_assets", external_assets, (1, 2), problems)
+    external = None
+    if external_liabilities is not None:
+        external = _numbers("external_liabilities", external_liabilities, (1,), problems)
+    if owed is not None:
+        _check_rows("external_assets", assets, owed.shape[0], problems)
+        _check_rows("external_liabilities", external, owed.shape[0], problems)
+    if problems or owed is None or assets is None or external is None:
+        raise SchemaError(problems)
+    _check_dues(owed, external)
+    return owed, assets, external
+
+
+def _matrix(liabilities: Any, problems: list[Problem]) -> Any:
+    """Convert to a csr_array of the caller's numbers, without zeros; None, and a problem, where it is no matrix."""
+    try:
+        given: Any = liabilities if scipy.sparse.issparse(liabilities) else np.asarray(liabilities, dtype=float)
+        owed = scipy.sparse.csr_array(given, dtype=float, copy=True) if given.ndim == 2 else None
+    except (TypeError, ValueError) as error:
+        problems.append(_not_numbers("liabilities", error))
+        return None
+    if owed is None or owed.shape[0] != owed.shape[1]:
+        cure = "rows are debtors, columns creditors, of the same nodes"
+        problems.append(Problem("liabilities", None, None, f"shape {given.shape}", "a square matrix", cure))
+        return None
+    owed.sum_duplicates()
+    owed.eliminate_zeros()
+    _check_cells(owed, problems)
+    return owed
+
+
+def _check_cells(owed: Any, problems: list[Problem]) -> None:
+    rows, columns = np.repeat(np.arange(owed.shape[0]), np.diff(owed.indptr)), owed.indices
+    bad = _bad(owed.data)
+    problems += [_bad_amount("liabilities", str(columns[at]), int(rows[at]), float(owed.data[at])) for at in bad[:, 0]]
+    own = [(int(rows[at]), float(owed.data[at])) for at in np.flatnonzero(rows == columns)]
+    cure = "remove what a node owes itself"
+    problems += [Problem("liabilities", str(row), row, value, "0 on the diagonal", cure) for row, value in own]
+
+
+def _numbers(table: str, given: Any, dimensions: tuple[int, ...], problems: list[Problem]) -> Floats | None:
+    try:
+        array = np.array(given, dtype=float)
+    except (TypeError, ValueError) as error:
+        problems.append(_not_numbers(table, error))
+        return None
+    if array.ndim not in dimensions:
+        allowed = " or ".join("(n,)" if count == 1 else "(n, s)" for count in dimensions)
+        problems.append(Problem(table, None, None, f"shape {array.shape}", allowed, "give an array of that shape"))
+        return None
+    for place in _bad(array):
+        column = None if array.ndim == 1 else str(place[1])
+        problems.append(_bad_amount(table, column, int(place[0]), float(array[tuple(place)])))
+    return array
+
+
+def _check_rows(table: str, array: Floats | None, nodes: int, problems: list[Problem]) -> None:
+    if array is not None and len(array) != nodes:
+        cure = "give one row per row of liabilities"
+        problems.append(Problem(table, None, None, f"{len(array)} rows", f"{nodes} rows", cure))
+
+
+def _check_dues(owed: Any, external: Floats) -> None:
+    with np.errstate(over="ignore"):
+        dues = owed.sum(axis=1) + external
+    rows = np.flatnonzero(~np.isfinite(dues))
+    if len(rows):
+        cure = "count in a larger unit of money"
+        raise SchemaError(Problem("liabilities", None, int(row), "dues overflow", "a finite sum", cure) for row in rows)
+
+
+def _bad(amounts: Floats) -> NDArray[np.intp]:
+    """Places of what is no amount of money, a row of indices each."""
+    return np.argwhere(~(np.isfinite(amounts) & (amounts >= 0)))
+
+
+def _bad_amount(table: str, column: str | None, row: int, value: float) -> Problem:
+    cure = "give a number for every cell (0 where there is nothing)"
+    if value < 0:
+        cure = {
+            "liabilities": "turn the entry round: what the creditor owes the debtor",
+            "external_assets": "put a negative net position into external_liabilities with external_rank='senior', "
+            "and 0 here",
+            "external_liabilities": "put it into external_assets",
+        }[table]
+    return Problem(table, column, row, value, "finite, at least 0", cure)
+
+
+def _not_numbers(table: str, error: Exception) -> Problem:
+    return Problem(table, None, None, str(error), "numbers", "remove what is not a number")

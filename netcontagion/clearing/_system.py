@@ -1,0 +1,116 @@
+"""The equation of a clearing: what all scenarios share, and the system of one of them.
+
+In both ranks of the external debt the payments solve one system, ``p = clip(income + receipts(p), 0, ceiling)``,
+where ``receipts(p)`` is what a node gets when each debtor pays p in proportion to its dues (:class:`System`):
+
+* pari passu: income = external assets, a node's dues are internal + external;
+* senior: income = external assets - external dues (maybe negative), the dues are the internal ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netcontagion.clearing._shares import SOLVENCY_TOLERANCE, share_paid
+
+__all__ = ["EPS", "Bools", "Floats", "Prepared", "System"]
+
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+EPS = float(np.finfo(float).eps)
+
+
+class Prepared:
+    """What all scenarios share: the matrix, the dues and the size of rounding."""
+
+    def __init__(self, owed: Any, external: Floats, external_rank: str) -> None:
+        self.owed, self.external, self.senior = owed, external, external_rank == "senior"
+        self.incoming = owed.T
+        self.internal: Floats = owed.sum(axis=1)
+        self.dues = self.internal + external
+        self.leaks = np.zeros(len(external), dtype=bool) if self.senior else external > 0
+        in_degree = np.bincount(owed.indices, minlength=len(external)).max(initial=0)
+        self.rounding = float(in_degree + np.diff(owed.indptr).max(initial=0) + 4) * EPS
+
+    def system(self, assets: Floats) -> System:
+        """Return the system of the scenario with these external assets."""
+        income = assets - self.external if self.senior else assets
+        due = self.internal if self.senior else self.dues
+        before = self.external if self.senior else None
+        return System(self.owed, self.incoming, due, income, due, self.leaks, assets, before, self.rounding)
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Payments ``p = clip(income + receipts(p), 0, ceiling)``; p / due is the share paid.
+
+    ``leaks`` marks nodes that owe outside in the same rank; ``senior`` is what they owe outside before, already taken
+    off the ``assets`` in ``income``. ``rounding`` bounds the relative error of one product.
+    """
+
+    owed: Any
+    incoming: Any
+    due: Floats
+    income: Floats
+    ceiling: Floats
+    leaks: Bools
+    assets: Floats
+    senior: Floats | None
+    rounding: float
+
+    @property
+    def concave(self) -> bool:
+        """Whether no income is negative, which makes Phi concave as well as monotone."""
+        return bool((self.income >= 0).all())
+
+    def receipts(self, payments: Floats) -> Floats:
+        """Sum what each node gets when every debtor pays in proportion to its dues."""
+        received: Floats = self.incoming @ share_paid(payments, self.due)
+        return received
+
+    def available(self, payments: Floats) -> Floats:
+        """Sum what each node can pay with when the others pay ``payments``; below 0 where senior debt takes more."""
+        return self.income + self.receipts(payments)
+
+    def pay(self, payments: Floats) -> Floats:
+        """Phi: what is paid when the others pay ``payments``."""
+        return np.clip(self.available(payments), 0.0, self.ceiling)
+
+    def cannot_pay(self, payments: Floats) -> Bools:
+        """Mark who cannot pay its dues when the others pay ``payments``."""
+        return (self.due > 0) & (self.available(payments) < self.due * (1.0 - SOLVENCY_TOLERANCE))
+
+    def distance(self, one: Floats, other: Floats) -> float:
+        """Largest difference relative to what is due."""
+        return float(share_paid(np.abs(one - other), self.due).max(initial=0.0))
+
+    def in_all(self, payments: Floats, outwards: float = 0.0) -> Floats:
+        """Pay everybody, senior creditors too, when the others pay ``payments``; maybe rounded outwards."""
+        if self.senior is None:
+            return payments
+        factor = 1 + outwards * self.rounding
+        return np.minimum((self.assets + self.receipts(payments)) * factor, (self.due + self.senior) * factor)
+
+    def width(self, lower: Floats, upper: Floats) -> float:
+        """Largest distance of two bounds relative to all dues."""
+        dues = self.due if self.senior is None else self.due + self.senior
+        distance = self.in_all(upper, 1.0) - self.in_all(lower, -1.0)
+        return float(share_paid(distance, dues).max(initial=0.0))
+
+    def part(self, nodes: Bools) -> System:
+        """Leave out the other nodes, and what they would pay."""
+        if nodes.all():
+            return self
+        fields = {name: getattr(self, name)[nodes] for name in ("due", "income", "ceiling", "leaks", "assets")}
+        senior = None if self.senior is None else self.senior[nodes]
+        owed = self.owed[nodes][:, nodes]
+        return replace(self, owed=owed, incoming=owed.T, senior=senior, **fields)
+
+    def nobody(self) -> Bools:
+        """Return the empty set of nodes."""
+        return np.zeros(len(self.due), dtype=bool)
