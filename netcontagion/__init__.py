@@ -46,13 +46,28 @@ _HOME = {
 }
 _ROOMS = ("builders", "clearing", "datasets", "figures", "generators", "margining", "network")
 
-__all__ = [  # noqa: PLE0604, RUF022: one list, made from the table of names
-    *_HOME,
+__all__ = [
+    "CascadeResult",
+    "ClearingResult",
+    "ContagionError",
+    "DatasetError",
+    "ExposureNetwork",
+    "LabelledMatrix",
+    "NotSettledError",
+    "SchemaError",
+    "Shock",
+    "Status",
+    "UnknownLabelError",
     "builders",
+    "cascade",
+    "clear",
     "clearing",
+    "contagion_map",
     "datasets",
     "figures",
     "generators",
+    "load",
+    "merge",
 ]
 
 

@@ -23,7 +23,7 @@ def freeze(values: ArrayLike, dtype: Any = None) -> NDArray[Any]:
 
 def group_sum(codes: NDArray[np.integer[Any]], values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Sum values by integer code."""
-    return np.bincount(codes, weights=values, minlength=size)
+    return np.bincount(codes, weights=values, minlength=size).astype(np.float64, copy=False)
 
 
 def plain(value: Any) -> Any:

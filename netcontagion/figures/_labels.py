@@ -1,0 +1,95 @@
+"""Words on a map: numbers with their unit, names short enough, and their size on paper."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["money", "nice_below", "percent", "shorten", "text_width", "wrap"]
+
+SUFFIXES = ((1e12, "tn"), (1e9, "bn"), (1e6, "m"), (1e3, "k"))
+SCALED_UNITS = {"k": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9, "tn": 1e12}
+ELLIPSIS = "…"
+HINTING = 1.08  # screens draw small letters wider than the font says, by up to a tenth
+
+
+def money(value: float, unit: str) -> str:
+    """Write an amount with three digits, a suffix and its unit: ``451m USD``; a unit such as EUR m is resolved.
+
+    Examples
+    --------
+    >>> money(451_600_000.0, "USD"), money(2_500.0, "EUR m")
+    ('452m USD', '2.5bn EUR')
+    """
+    base, _, scale = unit.rpartition(" ")
+    if base and scale.lower() in SCALED_UNITS:
+        value, unit = value * SCALED_UNITS[scale.lower()], base
+    for size, suffix in SUFFIXES:
+        if abs(value) >= 0.9995 * size:
+            digits = value / size
+            shown = f"{digits:,.0f}" if abs(digits) >= 99.95 else f"{digits:.3g}"
+            return f"{shown}{suffix} {unit}".rstrip()
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def percent(share: float) -> str:
+    """Write a share as a whole percentage that never rounds something to nothing nor a part to the whole.
+
+    Examples
+    --------
+    >>> percent(0.384), percent(0.001), percent(0.9999)
+    ('38 %', '<1 %', '>99 %')
+    """
+    if 0 < share < 0.005:
+        return "<1 %"
+    if 0.995 <= share < 1 - 1e-9:
+        return ">99 %"
+    return f"{100 * share:.0f} %"
+
+
+def nice_below(value: float) -> float:
+    """Return the largest of 1, 2, 5 times a power of ten that does not exceed ``value``."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((step * power for step in (5.0, 2.0) if step * power <= value), power)
+
+
+def text_width(text: str, size: float) -> float:
+    """Return the width to keep free for a line, in points, in the font that will draw it."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    if not text:
+        return 0.0
+    width: Any = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0]
+    return HINTING * float(width)
+
+
+def shorten(text: str, size: float, room: float) -> str:
+    """Cut the middle out of a name so that it fits; both ends of an address tell it apart.
+
+    A name of an address's length is cut even where there is room: nobody reads 42 digits.
+    """
+    if text.startswith("0x") and len(text) > 20:
+        text = f"{text[:6]}{ELLIPSIS}{text[-4:]}"
+    elif len(text) > 32:
+        text = f"{text[:18]}{ELLIPSIS}{text[-12:]}"
+    if text_width(text, size) <= room:
+        return text
+    ends = text.replace(ELLIPSIS, "")
+    for kept in range(len(ends) - 1, 2, -1):
+        short = f"{ends[: kept - kept // 2]}{ELLIPSIS}{ends[len(ends) - kept // 2 :]}"
+        if text_width(short, size) <= room:
+            return short
+    return ends[:2] + ELLIPSIS
+
+
+def wrap(text: str, size: float, room: float) -> list[str]:
+    """Break a text into lines no wider than ``room`` points."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
