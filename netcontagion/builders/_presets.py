@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from netcontagion.errors import UnknownLabelError
-from netcontagion.network._rulebooks import preset_table
+from netcontagion.network import preset_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

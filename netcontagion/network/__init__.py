@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netcontagion.network._margin import HEALTH_TOL, Book
 from netcontagion.network._network import ExposureNetwork, LabelledMatrix, merge
-from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook, rulebooks
+from netcontagion.network._rulebooks import Rulebook, market_presets, preset_table, rulebook, rulebooks
 from netcontagion.network._schema import schema
 from netcontagion.network._shock import Shock
 from netcontagion.network._storage import load, save
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "market_presets",
     "merge",
+    "preset_table",
     "rulebook",
     "rulebooks",
     "save",

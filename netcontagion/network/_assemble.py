@@ -96,26 +96,27 @@ def _strip_others(door: Door, raw: dict[str, Columns]) -> None:
 
     A row that only looks like one (a trader of another kind, an account of another trader) is refused, never dropped.
     """
-    for name, key, other, same in (("traders", "trader", "kind", False), ("accounts", "account", "trader", True)):
-        if key in raw.get(name, {}):
-            labels = raw[name][key]
-            for row in np.flatnonzero(_is_others(labels)).tolist():
-                label = labels[row]
-                if raw[name].get(other, {row: None})[row] != (label if same else "others"):
-                    allowed = f"a label that does not start with {OTHERS!r}, kept for what the network adds"
-                    door.add(schema()[name][key], row, label, "give it another name", allowed)
-                    return
-    for name, key in (
-        ("traders", "trader"),
-        ("accounts", "account"),
-        ("balances", "account"),
-        ("positions", "account"),
+    for name, key, other in (
+        ("traders", "trader", "kind"),
+        ("accounts", "account", "trader"),
+        ("balances", "account", None),
+        ("positions", "account", None),
     ):
-        if key in raw.get(name, {}):
-            keep = ~_is_others(raw[name][key])
-            if not keep.all():
-                raw[name] = {column: values[keep] for column, values in raw[name].items()}
-                door.given[name] = np.flatnonzero(keep)
+        table = raw.get(name, {})
+        derived = _is_others(table[key]) if key in table else np.zeros(0, dtype=bool)
+        rows = np.flatnonzero(derived).tolist()
+        alike = [row for row in rows if other is not None and not _is_derived(table, row, key, other)]
+        for row in alike:
+            allowed = f"a label that does not start with {OTHERS!r}, kept for what the network adds"
+            door.add(schema()[name][key], row, table[key][row], "give it another name", allowed)
+        if rows and not alike:
+            raw[name] = {column: values[~derived] for column, values in table.items()}
+            door.given[name] = np.flatnonzero(~derived)
+
+
+def _is_derived(table: Columns, row: int, key: str, other: str) -> bool:
+    """Tell a row the network added: a trader of kind ``others``, an account of the trader of its own name."""
+    return other in table and table[other][row] == (table[key][row] if key == "account" else "others")
 
 
 def _is_others(values: Any) -> NDArray[np.bool_]:
@@ -179,6 +180,7 @@ def _infer_traders(_door: Door, assembly: Assembly, raw: dict[str, Columns]) -> 
         addressed = [node[1] for node in nodes if isinstance(node, tuple) and len(node) == 2 and node[0] == "trader"]
         bare = [node for node in nodes.tolist() if not isinstance(node, tuple) and node not in exchanges]
         found = _object_or_int(list(dict.fromkeys([*found.tolist(), *addressed, *bare])))
+    found = found[~_is_others(found)]
     if len(found):
         raw["traders"] = {"trader": found}
     return sources + ends

@@ -81,7 +81,9 @@ def _read_pandas(table: pd.DataFrame) -> dict[str, Any]:
         columns[_level_name(index.name, 0)] = index.to_numpy()
     for place, again in enumerate(table.columns.duplicated()):
         values, name = table.iloc[:, place], str(table.columns[place])
-        columns[f"{name} (again)" if again else name] = values.array if isinstance(values.dtype, pd.CategoricalDtype) else values.to_numpy()
+        columns[f"{name} (again)" if again else name] = (
+            values.array if isinstance(values.dtype, pd.CategoricalDtype) else values.to_numpy()
+        )
     return columns
 
 
@@ -306,14 +308,14 @@ def _clean_text(array: NDArray[Any]) -> bool:
 
 def label_problem(value: object) -> tuple[str, str] | None:
     """Say what is allowed instead of a value that cannot be a label, and the cure; None where it can."""
+    if isinstance(value, str):
+        if value and value == value.strip():
+            return None
+        return ("no spaces around a label", f"write {value.strip()!r}") if value else ("a label", "name the row")
     if _null(value):
         return "a label", "name the row"
-    if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         return "text or an integer", "give text or a whole number"
-    if isinstance(value, str) and value != value.strip():
-        return "no spaces around a label", f"write {value.strip()!r}"
-    if value == "":
-        return "a label", "name the row"
     return None
 
 
