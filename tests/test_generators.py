@@ -421,7 +421,7 @@ def test_who_owes_is_a_fair_coin():
 
 
 def test_the_bundled_market_is_what_its_script_writes(tmp_path):
-    script = runpy.run_path(str(DATA / "make_market.py"))
+    script = runpy.run_path(str(DATA / "scripts" / "market.py"))
     folder = tmp_path / "market"
     for _ in range(2):  # the second run exchanges the first
         script["main"](folder)
@@ -432,7 +432,7 @@ def test_the_bundled_market_is_what_its_script_writes(tmp_path):
 
 
 def test_the_bundled_market_reads_back_exactly():
-    made = runpy.run_path(str(DATA / "make_market.py"))
+    made = runpy.run_path(str(DATA / "scripts" / "market.py"))
     same(datasets.load("market"), generators.market(made["ACCOUNTS"], depth=made["DEPTH"], seed=made["SEED"]))
 
 

@@ -1,4 +1,4 @@
-"""Write the bundled data set ``data/market``: ``python data/make_market.py [folder]``.
+"""Write the bundled data set ``data/market``: ``python data/scripts/market.py [folder]``.
 
 Deterministic: a second run gives the same bytes. Run it again after a change of the generator or of the schema.
 """
@@ -17,14 +17,10 @@ TITLE = (
     "Synthetic market: {accounts} accounts of {traders} traders on 4 lending protocols, USD {debt:.0f} m of debt, "
     "calibrated on public figures of Aave"
 )
-README = """# {title}
-
-`datasets.load("market")` gives the network. Origin, calibration and columns: `SOURCE.md`.
-"""
 SOURCE = """# {title}
 
 - Origin: synthetic. Nobody's accounts; no row is copied from anywhere.
-- Made by `data/make_market.py`: `generators.market({accounts}, depth={depth}, seed={seed})`, netcontagion 0.1.0.
+- Made by `data/scripts/market.py`: `generators.market({accounts}, depth={depth}, seed={seed})`, netcontagion 0.1.0.
 - Date: 2026-11-22. Prices, asset mix and market parameters are of June 2023.
 - Licence: BSD-3-Clause, as the package.
 - Money: USD. Amounts have six significant digits. Columns that hold only their default are left out.
@@ -80,12 +76,11 @@ last exchange (Lend-4) whose suppliers are on record in part: the rest is `other
 - `wallets.csv` trader: owner
 - `wallets.csv` asset: asset
 - `wallets.csv` units: held free outside every exchange, used to top up [units]
-"""  # noqa: E501  # noqa: E501
+"""  # noqa: E501
 
 
 def main(folder: Path) -> None:
-    for name in ("README.md", "SOURCE.md"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "SOURCE.md").unlink(missing_ok=True)
     net = generators.market(ACCOUNTS, depth=DEPTH, seed=SEED)
     net.save(folder)
     for path in folder.glob("*.csv"):
@@ -97,8 +92,7 @@ def main(folder: Path) -> None:
         "debt": float((book.borrowed * book.balance_mark).sum()) / 1e6,
     }
     words = {"title": TITLE.format(**facts), "accounts": ACCOUNTS, "depth": DEPTH, "seed": SEED}
-    for name, text in (("README.md", README), ("SOURCE.md", SOURCE)):
-        (folder / name).write_text(text.format(**words), encoding="utf-8", newline="\n")
+    (folder / "SOURCE.md").write_text(SOURCE.format(**words), encoding="utf-8", newline="\n")
 
 
 def drop_defaults(path: Path) -> None:
@@ -116,4 +110,4 @@ def silent(table: str, name: str, cells: set[str]) -> bool:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "market")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "market")

@@ -47,7 +47,7 @@ def available() -> pd.DataFrame:
 def _bundled_row(name: str) -> tuple[str, str, str, int, str, str]:
     folder = bundled(name)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return name, "bundled", "BSD-3-Clause", size, "netcontagion", _first_line(folder / "README.md")
+    return name, "bundled", "BSD-3-Clause", size, "netcontagion", _first_line(folder / "SOURCE.md")
 
 
 def _first_line(readme: Path) -> str:
