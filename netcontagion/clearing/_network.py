@@ -29,8 +29,8 @@ _MODELS: dict[str, Callable[..., ClearingResult]] = {"eisenberg_noe": eisenberg_
 class Estate:
     """What nodes have and owe, nodes being traders, then exchanges [num].
 
-    ``account_equity`` becomes a due of the exchange where it is positive, and of the trader where it is negative and the
-    exchange has recourse. A hole without recourse is owed by nobody. Nothing is set off across accounts.
+    ``account_equity`` becomes a due of the exchange where it is positive, and of the trader where it is negative and
+    the exchange has recourse. A hole without recourse is owed by nobody. Nothing is set off across accounts.
     """
 
     assets: NDArray[np.float64]
@@ -119,14 +119,16 @@ def estate_of(net: ExposureNetwork, shock: Shock) -> Estate:
 
 def _check_custody(custody: NDArray[np.float64], held: NDArray[np.float64]) -> None:
     if len(custody) and custody.min() < -1e-9 * np.abs(held).sum():
-        raise ContagionError("an exchange lends more than is deposited with it; net.check() says where")
+        message = "an exchange lends more than is deposited with it; net.check() says where"
+        raise ContagionError(message)
 
 
 def settle(net: ExposureNetwork, estate: Estate, *, model: str = "eisenberg_noe", **options: Any) -> ClearingResult:
     """Clear the network with the given resources and account equities; the result is labelled by node."""
     seniority = net.columns("liabilities")["seniority"]
     if len(np.unique(seniority)) > 1:
-        raise ContagionError(f"model {model!r} knows one class of debt; liabilities has seniorities {np.unique(seniority)}")
+        found = ", ".join(map(str, np.unique(seniority)))
+        raise ContagionError(f"model {model!r} knows one class of debt; liabilities has seniorities {found}")
     strict = options.pop("strict", True)
     outside = np.zeros(len(estate.assets))
     outside[: len(net.labels("traders"))] = net.columns("traders")["external_liabilities"]
@@ -136,7 +138,7 @@ def settle(net: ExposureNetwork, estate: Estate, *, model: str = "eisenberg_noe"
 
 
 def obligations(net: ExposureNetwork, account_equity: NDArray[np.float64]) -> csr_array:
-    """What each node owes each other node [num], as a sparse array: row owes column."""
+    """Sum up what each node owes each other node [num], as a sparse array: row owes column."""
     from scipy.sparse import coo_array
 
     table, account = net.columns("liabilities"), net.columns("accounts")
@@ -158,10 +160,10 @@ def _loss(net: ExposureNetwork, before: Estate, after: Estate, calm: ClearingRes
     def in_full(estate: Estate) -> NDArray[np.float64]:
         owed = obligations(net, estate.account_equity)
         dues = np.asarray(owed.sum(axis=1)) + result.values.dues - np.asarray(result.liabilities.sum(axis=1))
-        return np.maximum(estate.assets + np.asarray(owed.sum(axis=0)) - dues, 0.0)
+        surplus: NDArray[np.float64] = estate.assets + np.asarray(owed.sum(axis=0)) - dues
+        return np.maximum(surplus, 0.0)
 
     untouched, shocked = in_full(before), in_full(after)
     fell = np.asarray(calm.equity) - np.asarray(result.equity)
     direct = untouched - shocked
-    index = net.nodes
-    return pd.DataFrame({"direct": direct, "contagion": fell - direct}, index=index)
+    return pd.DataFrame({"direct": direct, "contagion": fell - direct}, index=net.nodes)
