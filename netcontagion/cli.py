@@ -1,0 +1,298 @@
+"""The command line: ``netcontagion demo``, ``run`` and ``data``. Errors are one clear message, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netcontagion.errors import ContagionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from netcontagion.margining import CascadeResult
+    from netcontagion.network import ExposureNetwork, Shock
+
+__all__ = ["main"]
+
+_TABLES = ("rounds", "events", "accounts", "traders", "exchanges", "assets", "markets", "losses")
+_MARKET_COLUMNS = ("loan_to_value", "liquidation_threshold", "liquidation_bonus", "close_factor", "protocol_fee")
+_RUN_HELP = """\
+FOLDER holds one CSV file per table (balances.csv, markets.csv, accounts.csv, assets.csv, ...), as net.save writes it.
+
+CSV is one long table with the columns trader, exchange, asset, side (collateral or debt), amount (units) or value
+(money), price, and optionally account. Margin parameters come from columns of the same file (liquidation_threshold,
+liquidation_bonus, close_factor), or from --preset.
+
+examples:
+  netcontagion run positions.csv --preset aave_v3_2023_06 --rulebook aave_v3 --shock ETH=-0.3 --out result
+  netcontagion run my_network/ --shock ETH=-0.3 --shock WBTC=-0.2 --depth 0.5 --out result
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; default those of the process.
+
+    Returns
+    -------
+    int
+        0 done, 1 the input or the run has a problem (told on stderr), 2 wrong usage, 130 interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    try:
+        command(arguments)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        print("netcontagion: interrupted", file=sys.stderr)
+        return 130
+    except (ContagionError, OSError, ValueError) as error:
+        print(f"netcontagion: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    import netcontagion
+
+    parser = argparse.ArgumentParser(
+        prog="netcontagion",
+        description="Network contagion in margined markets: margin-call cascades, clearing and contagion maps.",
+    )
+    parser.add_argument("--version", action="version", version=f"netcontagion {netcontagion.__version__}")
+    parser.add_argument("--verbose", action="store_true", help="say what is being done")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{demo,run,data}")
+    demo = commands.add_parser("demo", help="run ETH -30 %% on the bundled market and draw the contagion map")
+    demo.add_argument(
+        "--out", type=Path, default=Path("contagion_map.png"), help="picture to write (default: %(default)s)"
+    )
+    demo.set_defaults(command=_demo)
+    _add_run(commands)
+    _add_data(commands)
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    run = commands.add_parser("run", help="run a cascade on your own tables", epilog=_RUN_HELP, formatter_class=raw)
+    run.add_argument("source", type=Path, metavar="FOLDER_OR_CSV", help="folder of tables, or one CSV file")
+    run.add_argument(
+        "--shock", action="append", default=[], type=_price, metavar="ASSET=CHANGE", help="price change, -0.3 is -30 %%"
+    )
+    run.add_argument(
+        "--only", action="store_true", help="move named assets alone, not what follows them (stETH follows ETH)"
+    )
+    run.add_argument("--depth", type=float, metavar="FACTOR", help="multiply all depths")
+    run.add_argument("--default", action="append", default=[], metavar="TRADER", help="trader that fails")
+    run.add_argument("--outage", action="append", default=[], metavar="EXCHANGE", help="exchange that stops")
+    run.add_argument("--preset", metavar="NAME", help="dated margin parameters for a CSV, for example aave_v3_2023_06")
+    run.add_argument("--rulebook", metavar="NAME", help="rulebook of all exchanges of a CSV (default: lending)")
+    run.add_argument("--priority", default="worst_first", choices=("worst_first", "best_first", "random"))
+    run.add_argument("--seed", type=int, help="for --priority random")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for summary, map and tables")
+    run.set_defaults(command=_run)
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="list data sets, or download one")
+    actions = data.add_subparsers(title="actions", required=True, metavar="{list,fetch}")
+    actions.add_parser("list", help="bundled data sets and downloads, with licence and source").set_defaults(
+        command=_list
+    )
+    fetch = actions.add_parser("fetch", help="download a data set and verify it")
+    fetch.add_argument("name", metavar="NAME")
+    fetch.set_defaults(command=_fetch)
+
+
+def _price(text: str) -> tuple[str, float]:
+    name, sign, change = text.partition("=")
+    try:
+        value = float(change)
+    except ValueError:
+        value = float("nan")
+    if not sign or not name.strip() or math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ASSET=CHANGE; ETH=-0.3 is ETH down 30 %")
+    return name.strip(), value
+
+
+# commands -----------------------------------------------------------------------------------------------------------
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    import netcontagion as nc
+
+    run = nc.cascade(nc.datasets.load("market"), nc.Shock.price({"ETH": -0.30}, family=True))
+    run.check()
+    print(run)
+    _draw(run, arguments.out)
+    print(f"  map        {arguments.out}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    import netcontagion as nc
+
+    net = _network(arguments)
+    run = nc.cascade(net, _shock(arguments), priority=arguments.priority, seed=arguments.seed)
+    run.check()
+    print(run)
+    _write(run, arguments.out)
+    print(f"  written    {arguments.out}{os.sep} summary.txt, contagion_map.png, {len(_TABLES)} tables (.csv)")
+
+
+def _list(_: argparse.Namespace) -> None:
+    import netcontagion as nc
+
+    for name, row in nc.datasets.available().set_index("name").iterrows():
+        print(f"{name}")
+        for column, value in row.items():
+            print(f"    {column:<8} {value}")
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    import netcontagion as nc
+
+    table = nc.datasets.available().set_index("name")
+    files = nc.datasets.fetch(arguments.name)
+    for name, path in files.items():
+        print(f"{name}  {path}")
+    about = table.loc[arguments.name]
+    print(f"licence of {arguments.name}: {about['licence']}; source: {about['source']}")
+
+
+def _shock(arguments: argparse.Namespace) -> Shock:
+    from netcontagion.network import Shock
+
+    shock = Shock()
+    if arguments.shock:
+        shock += Shock.price(dict(arguments.shock), family=not arguments.only)
+    if arguments.depth is not None:
+        shock += Shock.depth(arguments.depth)
+    if arguments.default:
+        shock += Shock.default(*arguments.default)
+    if arguments.outage:
+        shock += Shock.outage(*arguments.outage)
+    if shock == Shock():
+        raise ValueError("no shock given; for example --shock ETH=-0.3")
+    return shock
+
+
+def _network(arguments: argparse.Namespace) -> ExposureNetwork:
+    import netcontagion as nc
+
+    source: Path = arguments.source
+    if source.is_dir():
+        if arguments.preset or arguments.rulebook:
+            raise ValueError(
+                "--preset and --rulebook are for a CSV; a folder says both in markets.csv and exchanges.csv"
+            )
+        return nc.load(source)
+    if not source.is_file():
+        raise ContagionError(f"{source} does not exist; name a folder of tables or a CSV file")
+    return _network_of_csv(source, arguments.preset, arguments.rulebook)
+
+
+def _network_of_csv(source: Path, preset: str | None, rulebook: str | None) -> ExposureNetwork:
+    import pandas as pd
+
+    from netcontagion import builders
+
+    labels = dict.fromkeys(("trader", "exchange", "asset", "side", "account"), "str")
+    try:
+        table = pd.read_csv(source, dtype=labels, keep_default_na=False, na_values=[""])
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ContagionError(f"{source} cannot be read as CSV: {error}") from error
+    pairs = [name for name in ("exchange", "asset") if name in table]
+    own = [name for name in _MARKET_COLUMNS if name in table]
+    prices = None
+    if "price" in table and len(pairs) == 2:
+        prices = table.groupby(pairs)["price"].median()
+    return builders.from_table(
+        table.drop(columns=[*own, "price"], errors="ignore"),
+        trader="trader",
+        exchange="exchange",
+        asset="asset",
+        side="side",
+        account="account" if "account" in table else None,
+        amount="amount" if "amount" in table or "value" not in table else None,
+        value="value" if "value" in table else None,
+        markets=_markets(table, pairs, own, preset),
+        prices=prices,
+        exchanges=None if rulebook is None else _ruled(table, rulebook),
+    )
+
+
+def _ruled(table: Any, rulebook: str) -> dict[str, Any]:
+    names = table["exchange"].dropna().unique()
+    return {"exchange": names, "rulebook": [rulebook] * len(names)}
+
+
+def _markets(table: Any, pairs: list[str], own: list[str], preset: str | None) -> Any:
+    import pandas as pd
+
+    from netcontagion import builders
+
+    if own and len(pairs) == 2:
+        return table.groupby(pairs)[own].first()
+    if preset is None:
+        return pd.DataFrame({"asset": table["asset"].unique()} if "asset" in table else {"asset": []})
+    parts = [builders.preset_markets(preset, exchange=name) for name in table["exchange"].dropna().unique()]
+    rows = pd.concat(parts)
+    return rows[rows.index.get_level_values("asset").isin(table["asset"])]
+
+
+# files --------------------------------------------------------------------------------------------------------------
+
+
+def _draw(run: CascadeResult, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    import netcontagion as nc
+
+    figure = nc.contagion_map(run).get_figure(root=True)
+    if figure is None:
+        raise ContagionError("the map has no figure to save")
+    _whole_file(path, lambda fresh: figure.savefig(fresh, dpi=200, format=path.suffix.lstrip(".") or "png"))
+    plt.close(figure)
+
+
+def _whole_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(handle)
+    fresh = Path(name)
+    try:
+        write(fresh)
+        fresh.chmod(0o644)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _write(run: CascadeResult, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _TABLES:
+        table = getattr(run, name)
+        _whole_file(folder / f"{name}.csv", lambda fresh, table=table: table.to_csv(fresh))  # type: ignore[misc]
+    text = f"{run!r}\n\n{run.summary().to_string()}\n"
+    _whole_file(folder / "summary.txt", lambda fresh: fresh.write_text(text, encoding="utf-8"))
+    _draw(run, folder / "contagion_map.png")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,351 @@
+"""What a cascade returns: tables of what happened and to whom, and the laws that were kept."""
+
+from __future__ import annotations
+
+import functools
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion._status import Status
+from netcontagion.errors import ContagionError
+from netcontagion.margining._ledger import Laws, add_up, clear_up, laws_of, losses_by_bearer
+from netcontagion.margining._state import CHANNELS, State, bearer_labels, called
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from netcontagion._iterate import Ending
+    from netcontagion.clearing import ClearingResult
+    from netcontagion.margining._cascade import Play
+    from netcontagion.network import ExposureNetwork, Shock
+
+__all__ = ["CascadeResult", "close"]
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CascadeResult:
+    """Result of a cascade. Tables are pandas DataFrames; money is in the numeraire.
+
+    Attributes
+    ----------
+    network, shock
+        What was run: the network before the shock, and the shock.
+    clearing : ClearingResult or None
+        Final clearing of ``liabilities`` and external debt; None where nothing is due.
+    status : Status
+        SETTLED, EXHAUSTED (accounts below health 1 remain that nobody can or will close) or MAX_ROUNDS.
+    assumptions : tuple of str
+        What was assumed for what the network leaves open.
+    provenance : dict
+        Versions, seed, shock, assets moved, rounds, options.
+    """
+
+    network: ExposureNetwork
+    shock: Shock
+    clearing: ClearingResult | None
+    status: Status
+    assumptions: tuple[str, ...]
+    provenance: dict[str, Any]
+    _play: Play
+    _bearer_losses: NDArray[np.float64]
+    _laws: Laws
+
+    @property
+    def _state(self) -> State:
+        return self._play.state
+
+    # tables -------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def rounds(self) -> pd.DataFrame:
+        """Aggregates by round: accounts called, helped and liquidated, money sold, bought, lost."""
+        import pandas as pd
+
+        return pd.DataFrame(self._play.rounds).set_index("round")
+
+    @functools.cached_property
+    def events(self) -> pd.DataFrame:
+        """Every event with its ``parent``; event 0 is the shock. ``quantity`` of a call is the health."""
+        return self._play.events.table(self.network, self._bearers)
+
+    @functools.cached_property
+    def _bearers(self) -> pd.Index:
+        import pandas as pd
+
+        return pd.Index(bearer_labels(self.network), dtype=object, tupleize_cols=False, name="bearer")
+
+    @functools.cached_property
+    def accounts(self) -> pd.DataFrame:
+        """Accounts: health before, after the shock and at the end; called, topped up, liquidated; deficit and loss."""
+        import pandas as pd
+
+        play, state, net = self._play, self._state, self.network
+        before, after = net.book.equity(), state.account_equity(state.marks())
+        table = net.columns("accounts")
+        return pd.DataFrame(
+            {
+                "trader": pd.Categorical.from_codes(table["trader"], categories=net.labels("traders")),
+                "exchange": pd.Categorical.from_codes(table["exchange"], categories=net.labels("exchanges")),
+                "health_before": state.opening["health"],
+                "health_after_shock": play.health_after_shock,
+                "health": state.health(state.marks()),
+                "called": play.ever_called,
+                "first_round": play.first_round,
+                "topped_up": play.topped_up,
+                "liquidated": play.liquidated,
+                "forced": state.accounts.forced > 0,
+                "repaid": play.repaid,
+                "deficit": play.deficit,
+                "equity_before": before,
+                "equity": after,
+                "loss": before - after + play.inflow,
+            },
+            index=net.labels("accounts"),
+        )
+
+    @functools.cached_property
+    def traders(self) -> pd.DataFrame:
+        """Traders: wealth before, loss in all and by channel, number of accounts called and liquidated."""
+        import pandas as pd
+
+        net, play = self.network, self._play
+        size, owner = len(net.labels("traders")), net.columns("accounts")["trader"]
+        losses = self._bearer_losses[:, :size]
+        table = {
+            "wealth_before": self._state.opening["wealth"][:size],
+            "loss": losses.sum(axis=0),
+            "called": np.bincount(owner[play.ever_called], minlength=size),
+            "liquidated": np.bincount(owner[play.liquidated], minlength=size),
+            "defaulted": self._defaulted[:size],
+        }
+        table |= {f"loss_{channel}": losses[place] for place, channel in enumerate(CHANNELS)}
+        return pd.DataFrame(table, index=net.labels("traders"))
+
+    @functools.cached_property
+    def exchanges(self) -> pd.DataFrame:
+        """Exchanges: debt repaid by liquidation, deficit and the layers that bore it (at marks), fees, loss."""
+        import pandas as pd
+
+        net, state = self.network, self._state
+        size, first = len(net.labels("exchanges")), state.n_traders
+        borne = {kind: np.zeros(size) for kind in ("deficit", "insurance_fund", "equity", "suppliers", "uncovered")}
+        for (kind, place), value in self._play.events.by_exchange.items():
+            borne[kind][place] = value
+        venue = net.columns("accounts")["exchange"]
+        table = {
+            "called": np.bincount(venue[self._play.ever_called], minlength=size),
+            "liquidated": np.bincount(venue[self._play.liquidated], minlength=size),
+            "repaid": np.bincount(venue, self._play.repaid, size),
+            "deficit": borne["deficit"],
+            "insurance_fund_used": borne["insurance_fund"],
+            "equity_used": borne["equity"],
+            "socialised": borne["suppliers"],
+            "uncovered": borne["uncovered"],
+            "fees": np.bincount(state.markets.exchange, state.ledger.fees * state.marks(), size),
+            "loss": self._bearer_losses[:, first : first + size].sum(axis=0),
+            "defaulted": self._defaulted[first:],
+        }
+        return pd.DataFrame(table, index=net.labels("exchanges"))
+
+    @property
+    def _left_below(self) -> int:
+        return int(called(self.accounts["health"].to_numpy()).sum())
+
+    @property
+    def _defaulted(self) -> NDArray[np.bool_]:
+        if self.clearing is None:
+            return np.zeros(len(self.network.nodes), dtype=bool)
+        return np.asarray(self.clearing.defaulted)
+
+    @functools.cached_property
+    def assets(self) -> pd.DataFrame:
+        """Assets: price before, after the shock and at the end, impact on top of the shock, net units sold."""
+        import pandas as pd
+
+        state = self._state
+        final = state.asset_prices()
+        asset = np.concatenate([state.markets.asset, np.arange(len(final))])
+        factor = np.divide(final, state.asset_base, out=np.ones(len(final)), where=state.asset_base > 0)
+        return pd.DataFrame(
+            {
+                "price_before": state.opening["prices"],
+                "price_after_shock": state.asset_base,
+                "price": final,
+                "impact": factor - 1,
+                "sold": np.bincount(asset, state.ledger.bought, len(final)),
+            },
+            index=self.network.labels("assets"),
+        )
+
+    @functools.cached_property
+    def markets(self) -> pd.DataFrame:
+        """Markets: mark before, after the shock and at the end, net units sold out of the market."""
+        state = self._state
+        table = self.network.markets[[]]
+        table["mark_before"] = state.opening["marks"]
+        table["mark_after_shock"] = state.markets.shocked
+        table["mark"] = state.marks()
+        table["sold"] = state.ledger.bought[: len(table)]
+        return table
+
+    @functools.cached_property
+    def losses(self) -> pd.DataFrame:
+        """Losses by channel (rows) and bearer: traders, ``others@``, each exchange, liquidators, market, creditors."""
+        return losses_by_bearer(self.network, self._bearer_losses)
+
+    # words --------------------------------------------------------------------------------------------------------
+
+    def check(self) -> Laws:
+        """Verify that cash, units of every asset and losses add up to 1e-9, and that nothing became negative.
+
+        Returns
+        -------
+        Laws
+            The relative errors found.
+
+        Raises
+        ------
+        ContagionError
+            Naming every law that does not hold.
+        """
+        broken = self._laws.broken(_TOLERANCE)
+        if broken:
+            raise ContagionError("; ".join(broken))
+        if self.clearing is not None:
+            self.clearing.check()
+        return self._laws
+
+    def summary(self) -> pd.Series:
+        """Return the main figures as a Series."""
+        import pandas as pd
+
+        accounts, exchanges = self.accounts, self.exchanges
+        money = self.network.numeraire
+        facts: dict[str, Any] = {
+            "shock": str(self.shock),
+            "status": self.status.name,
+            "rounds": len(self._play.rounds),
+            "accounts": len(accounts),
+            "called": int(accounts["called"].sum()),
+            "topped up": int(accounts["topped_up"].sum()),
+            "liquidated": int(accounts["liquidated"].sum()),
+            "left below health 1": self._left_below,
+            f"debt repaid [{money}]": float(accounts["repaid"].sum()),
+            f"collateral sold [{money}]": float(self.rounds["sold"].sum()),
+            f"bad debt [{money}]": float(exchanges["deficit"].sum()),
+            f"insurance fund used [{money}]": float(exchanges["insurance_fund_used"].sum()),
+            f"equity used [{money}]": float(exchanges["equity_used"].sum()),
+            f"socialised [{money}]": float(exchanges["socialised"].sum()),
+            f"uncovered [{money}]": float(exchanges["uncovered"].sum()),
+            f"loss of all bearers [{money}]": float(self._bearer_losses.sum()),
+            "accounting error": self._laws.worst,
+        }
+        if self.clearing is not None:
+            facts["defaults in clearing"] = int(self._defaulted.sum())
+        return pd.Series(facts, dtype=object, name="cascade")
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> list[str]:
+        from netcontagion.network._display import money
+
+        accounts, exchanges, unit = self.accounts, self.exchanges, self.network.numeraire
+        seed = self.provenance["seed"]
+        head = f"Cascade  {self.shock} | {self.provenance['rounds']} rounds, {self.status.name.lower()}"
+        head += f" | seed {seed}" if seed is not None else ""
+        moved = self.provenance["assets_moved"]
+        helped = accounts["topped_up"] & ~accounts["liquidated"]
+        calls = (
+            f"{int(accounts['called'].sum()):,} margin calls: {int(helped.sum()):,} topped up, "
+            f"{int(accounts['liquidated'].sum()):,} liquidated, {self._left_below:,} left below health 1"
+        )
+        fell = self.assets["impact"].sort_values()
+        fell = fell[fell < -5e-5].head(4)
+        impact = "  ".join(f"{name} {100 * value:.1f} %" for name, value in fell.items()) or "none"
+        bad = exchanges["deficit"].sum()
+        columns = ("insurance_fund_used", "equity_used", "socialised", "uncovered")
+        layers = {name.removesuffix("_used").replace("_", " "): exchanges[name].sum() for name in columns}
+        borne = " + ".join(f"{name} {money(value)}" for name, value in layers.items() if value)
+        lines = [
+            head + f" | {unit}",
+            *([f"  moved      {', '.join(map(str, moved[:8]))}{' ...' if len(moved) > 8 else ''}"] if moved else []),
+            f"  accounts   {len(accounts):,}: {calls}",
+            f"  sold       {money(self.rounds['sold'].sum())}    price impact after the shock: {impact}",
+            f"  bad debt   {money(bad)}" + (f" = {borne}" if borne else ""),
+        ]
+        if bad > 0:
+            worst = exchanges["deficit"].idxmax()
+            lines.append(f"  worst hit  {worst} {money(exchanges['deficit'].max())}")
+        if self.clearing is not None:
+            lines.append(f"  clearing   {int(self._defaulted.sum()):,} nodes default")
+        verdict = "OK" if not self._laws.broken(_TOLERANCE) else "BROKEN"
+        lines.append(f"  accounting check {self._laws.worst:.1e} {verdict}")
+        lines.append("  assumed    " + "; ".join(self.assumptions))
+        return lines
+
+    def _repr_html_(self) -> str:
+        from netcontagion.network._display import money
+
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(str(name))}</th><td>"
+            f"{html.escape(money(value) if isinstance(value, float) else str(value))}</td></tr>"
+            for name, value in self.summary().items()
+        )
+        assumed = "".join(f"<li>{html.escape(line)}</li>" for line in self.assumptions)
+        return f"<div><p><b>Cascade</b></p><table>{cells}</table><p>assumed</p><ul>{assumed}</ul></div>"
+
+
+def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult:
+    """Clear what is still due, add up the losses and freeze the result."""
+    state = play.state
+    clearing = clear_up(state) if ending.status is not Status.NONFINITE else None
+    losses = add_up(state, clearing)
+    moved = state.net.labels("assets")[state.shock.price_factors(state.net) != 1]
+    provenance = {
+        "shock": str(state.shock),
+        "assets_moved": tuple(moved.tolist()),
+        "seed": seed,
+        "rounds": ending.rounds,
+        "priority": play.priority,
+        "channels": tuple(sorted(play.on)),
+        "versions": _versions(),
+    }
+    return CascadeResult(
+        network=state.net,
+        shock=state.shock,
+        clearing=clearing,
+        status=ending.status,
+        assumptions=_assumptions(play),
+        provenance=provenance,
+        _play=play,
+        _bearer_losses=losses,
+        _laws=laws_of(state, clearing, losses, play.events.by_exchange),
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("netcontagion", "numpy", "scipy", "pandas", "numba")}
+
+
+def _assumptions(play: Play) -> tuple[str, ...]:
+    from netcontagion.margining._cascade import SWITCHES
+
+    state = play.state
+    found = list(state.net.assumptions)
+    off = [name for name in SWITCHES if name not in play.on]
+    if off:
+        found.append(f"switched off: {', '.join(off)}")
+    own = np.unique(state.markets.book[state.markets.book >= len(state.asset_base)])
+    if len(own):
+        found.append(f"{len(own)} markets trade on books of their own, without arbitrage between exchanges")
+    found.append("liquidators have all the capital they need; exchanges pay out deposits in kind without limit")
+    return tuple(found)

@@ -1,0 +1,131 @@
+"""The command line: what it writes, what it says, how it exits."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from netcontagion import datasets
+from netcontagion.cli import main
+
+POSITIONS = """\
+trader,exchange,asset,side,amount,price
+ann,Lend,WETH,collateral,10,2000
+ann,Lend,USDC,debt,14000,1
+bob,Lend,USDC,collateral,30000,1
+bob,Lend,WETH,debt,2,2000
+"""
+PRESET = ["--preset", "aave_v3_2023_06", "--rulebook", "aave_v3"]
+
+
+@pytest.fixture
+def positions(tmp_path):
+    path = tmp_path / "positions.csv"
+    path.write_text(POSITIONS)
+    return path
+
+
+def test_demo_prints_the_summary_and_writes_the_map(tmp_path, capsys):
+    picture = tmp_path / "map.png"
+    assert main(["demo", "--out", str(picture)]) == 0
+    said = capsys.readouterr().out
+    assert "Cascade  ETH family -30 %" in said
+    assert "accounting check" in said
+    assert "OK" in said
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
+
+
+def test_run_on_a_csv_writes_every_table(positions, tmp_path, capsys):
+    out = tmp_path / "result"
+    assert main(["run", str(positions), *PRESET, "--shock", "WETH=-0.3", "--out", str(out)]) == 0
+    assert "1 liquidated" in capsys.readouterr().out
+    written = {path.name for path in out.iterdir()}
+    tables = {
+        f"{name}.csv"
+        for name in ("rounds", "events", "accounts", "traders", "exchanges", "assets", "markets", "losses")
+    }
+    assert written == tables | {"summary.txt", "contagion_map.png"}
+    accounts = pd.read_csv(out / "accounts.csv", index_col="account")
+    assert accounts.loc["ann", "liquidated"]
+    assert "accounting error" in (out / "summary.txt").read_text()
+
+
+def test_run_on_a_folder_gives_what_the_csv_gives(positions, tmp_path, capsys):
+    from netcontagion import builders
+
+    table = pd.read_csv(positions)
+    net = builders.from_table(
+        table.drop(columns="price"),
+        trader="trader",
+        exchange="exchange",
+        asset="asset",
+        side="side",
+        amount="amount",
+        prices={"WETH": 2000.0, "USDC": 1.0},
+        markets=builders.preset_markets("aave_v3_2023_06", exchange="Lend", assets=["WETH", "USDC"]),
+        exchanges={"exchange": ["Lend"], "rulebook": ["aave_v3"]},
+    )
+    folder = net.save(tmp_path / "network")
+    shock = ["--shock", "WETH=-0.3"]
+    assert main(["run", str(folder), *shock, "--out", str(tmp_path / "one")]) == 0
+    assert main(["run", str(positions), *PRESET, *shock, "--out", str(tmp_path / "two")]) == 0
+    for name in ("accounts", "events", "losses"):
+        assert (tmp_path / "one" / f"{name}.csv").read_text() == (tmp_path / "two" / f"{name}.csv").read_text()
+
+
+def test_data_list_shows_licence_and_source(capsys):
+    assert main(["data", "list"]) == 0
+    said = capsys.readouterr().out
+    for name in datasets.available()["name"]:
+        assert name in said
+    assert "GPL-3.0" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nowhere", "--shock", "ETH=-0.3", "--out", "x"], "does not exist"),
+        (["run", "{csv}", *PRESET, "--out", "x"], "no shock given"),
+        (["run", "{csv}", *PRESET, "--shock", "WETH=-1.5", "--out", "x"], "-1.5"),
+        (["run", "{csv}", *PRESET, "--shock", "WETHH=-0.5", "--out", "x"], "did you mean 'WETH'"),
+        (["run", "{csv}", "--shock", "WETH=-0.5", "--out", "x"], "aave_v3_2023_06"),
+        (["run", "{csv}", "--preset", "aave_v9", "--shock", "WETH=-0.5", "--out", "x"], "unknown market preset"),
+        (["run", "{csv}", *PRESET[:2], "--rulebook", "aavev3", "--shock", "WETH=-0.5", "--out", "x"], "did you mean"),
+        (["data", "fetch", "aave"], "unknown data set"),
+    ],
+)
+def test_problems_are_one_message_and_exit_code_1(arguments, words, positions, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([part.format(csv=positions) for part in arguments]) == 1
+    heard = capsys.readouterr()
+    assert heard.err.startswith("netcontagion: ")
+    assert words in heard.err
+    assert "Traceback" not in heard.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_every_problem_of_a_csv_is_listed(tmp_path, capsys):
+    path = tmp_path / "bad.csv"
+    path.write_text(POSITIONS.replace("14000", "").replace("debt,2,", "debts,-2,"))
+    assert main(["run", str(path), *PRESET, "--shock", "WETH=-0.3", "--out", str(tmp_path / "x")]) == 1
+    heard = capsys.readouterr().err
+    assert "row 1" in heard
+    assert "'debts'" in heard
+    assert "-2" in heard
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["nonsense"], ["run", "a", "--shock", "ETH", "--out", "b"]])
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["demo", "--help"], ["data", "--help"]])
+def test_help_exits_with_0(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 0
+    assert "netcontagion" in capsys.readouterr().out
