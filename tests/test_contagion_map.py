@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -482,3 +483,18 @@ def test_shorten_keeps_both_ends():
     assert short[0] == "V"
     assert short[-1] == "e"
     assert _labels.text_width(short, 7.0) <= 40.0
+
+
+def test_what_the_backend_sets_outlives_the_style_of_the_map(tmp_path):
+    """The first figure loads the backend; notebooks' backend turns interactive mode on, or later maps are not shown."""
+    backend = (
+        "import matplotlib\nfrom matplotlib.backends.backend_agg import *\nmatplotlib.rcParams['interactive'] = True\n"
+    )
+    (tmp_path / "loud.py").write_text(backend)
+    code = (
+        "import matplotlib, netcontagion as nc\n"
+        "nc.contagion_map(nc.datasets.load('market'))\n"
+        "assert matplotlib.is_interactive()\n"
+    )
+    environment = os.environ | {"MPLBACKEND": "module://loud", "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, env=environment)

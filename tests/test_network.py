@@ -429,7 +429,7 @@ def test_accounts_under_water_are_accepted_and_reported():
     tables["balances"]["borrowed"][3] = 1600.0001
     net = nc.ExposureNetwork(**tables)
     assert net.under_water.tolist() == [False, True, False]
-    assert net.check().endswith("1 accounts already under water")
+    assert net.check().endswith("1 accounts already under water (health below 1)")
     assert "1 accounts below health 1 before the shock" in net.assumptions
     assert net.summary()["accounts below health 1"] == 1
 

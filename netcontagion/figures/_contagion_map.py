@@ -125,8 +125,9 @@ def contagion_map(network_or_result: Any, ax: Axes | None = None, **style: Any) 
     flows = read_flows(network_or_result, _own_room(chosen))  # before a figure is made, so that an error leaves none
     import matplotlib.pyplot as plt
 
+    # made outside of the style: the first figure chooses the backend, which may set lasting options of its own
+    figure = plt.figure(figsize=FIGURE_SIZE, facecolor="white")
     with matplotlib.style.context(SHEET):
-        figure = plt.figure(figsize=FIGURE_SIZE)
         ax = _own_axes(figure, flows)
         return _draw(ax, flows, chosen, flows.title if chosen.title is None else chosen.title)
 

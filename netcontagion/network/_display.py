@@ -96,7 +96,7 @@ def describe(net: ExposureNetwork) -> str:
     line = ", ".join(parts)
     line = "; ".join([line, *_completed(net)])
     below = facts["accounts below health 1"]
-    return line + (f"; {below:,} accounts already under water" if below else "")
+    return line + (f"; {below:,} accounts already under water (health below 1)" if below else "")
 
 
 def assumptions(net: ExposureNetwork) -> tuple[str, ...]:
