@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -53,5 +54,5 @@ def depth_at(amount: Amount, *, impact: float = 0.01, form: str = "exponential")
         raise ValueError(f"impact is {impact!r}; allowed: (0, 1), 0.01 is one per cent")
     if not np.all(np.asarray(amount) > 0):
         raise ValueError(f"amount is {amount!r}; allowed: units above 0")
-    depth: Amount = amount / -np.log1p(-impact)
+    depth: Amount = amount / -math.log1p(-impact)
     return depth

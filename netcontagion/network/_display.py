@@ -37,10 +37,10 @@ def summary(net: ExposureNetwork) -> pd.Series:
     deposited = float((book.deposited * book.balance_mark).sum())
     supplied = sum(others.values())
     facts: dict[str, Any] = {
-        "traders": len(net.labels("traders")) - _count_others(net, "traders"),
+        "traders": len(net.labels("traders")) - net.derived("traders"),
         "exchanges": len(net.labels("exchanges")),
         "assets": len(net.labels("assets")),
-        "accounts": len(net.labels("accounts")) - _count_others(net, "accounts"),
+        "accounts": len(net.labels("accounts")) - net.derived("accounts"),
         "balances": len(book.deposited),
         f"deposited [{net.numeraire}]": deposited - supplied,
         f"borrowed [{net.numeraire}]": float((book.borrowed * book.balance_mark).sum()),
@@ -52,13 +52,8 @@ def summary(net: ExposureNetwork) -> pd.Series:
     return pd.Series(facts, dtype=object, name="network")
 
 
-def _count_others(net: ExposureNetwork, kind: str) -> int:
-    tail = net.labels(kind)[-max(len(net.labels("exchanges")), 1) :]
-    return sum(isinstance(label, str) and label.startswith(OTHERS) for label in tail)
-
-
 def _others_supply(net: ExposureNetwork) -> dict[str, float]:
-    count = _count_others(net, "accounts")
+    count = net.derived("accounts")
     first, book = len(net.labels("accounts")) - count, net.book
     rows = book.balance_account >= first
     value = np.bincount(book.balance_account[rows] - first, (book.deposited * book.balance_mark)[rows], count)
@@ -67,7 +62,7 @@ def _others_supply(net: ExposureNetwork) -> dict[str, float]:
 
 def _others_contracts(net: ExposureNetwork) -> dict[str, float]:
     """Notional of the contract sides that ``others@`` holds, at marks."""
-    count, book = _count_others(net, "accounts"), net.book
+    count, book = net.derived("accounts"), net.book
     first = len(net.labels("accounts")) - count
     rows = book.position_account >= first
     notional = np.abs(book.quantity) * book.market_mark[book.position_market]

@@ -351,13 +351,18 @@ class ExposureNetwork:
                 message = "positions of a contract do not sum to zero"
                 raise ContagionError(message)
 
+    def derived(self, kind: str) -> int:
+        """Count the ``others@`` among "traders" or "accounts": they stand last, at most one per exchange."""
+        labels = self.labels(kind)
+        tail = labels[max(len(labels) - len(self._labels["exchanges"]), 0) :]
+        return sum(isinstance(label, str) and label.startswith(OTHERS) for label in tail)
+
     @property
     def under_water(self) -> NDArray[np.bool_]:
         """Which accounts are below health 1 before any shock; ``others@`` is never called."""
         below = self.book.health() < 1 - HEALTH_TOL
-        owner = self.columns("accounts")["trader"]
-        derived = np.array([str(label).startswith(OTHERS) for label in self._labels["traders"]], dtype=bool)
-        return np.asarray(below & ~derived[owner])
+        below[len(below) - self.derived("accounts") :] = False
+        return below
 
     def __repr__(self) -> str:
         from netcontagion.network._display import text
