@@ -164,7 +164,11 @@ def respond(
             price = marks[entries.market[e]] if e >= 0 else 0.0
             if units <= 0.0 or price <= 0.0:
                 continue
-            repaid = max(min(debt - backing / TARGET_HEALTH, units * price, entries.borrowed[e] * price), 0.0)
+            owed = entries.borrowed[e]
+            for p in range(logged, planned):
+                if log[p, 1] == e:
+                    owed -= log[p, 3]
+            repaid = max(min(debt - backing / TARGET_HEALTH, units * price, owed * price), 0.0)
             debt -= repaid
             posted, factor = 0.0, entries.threshold[e]
             if factor > 0.0 and backing < enough * debt:

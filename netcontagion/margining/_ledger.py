@@ -109,7 +109,7 @@ def laws_of(
     marks, prices = state.marks(), state.asset_prices()
     opening = state.opening
     gross = float(np.abs(opening["unit_value"]).sum() + np.abs(money_held(state)).sum())
-    scale = max(gross, _gross_value(state), 1e-300)
+    scale = max(gross, _gross_value(state), float(np.abs(losses).sum()), float(np.abs(state.ledger.flow).sum()), 1e-300)
     cash = float(state.equity.sum() + _cash_funds(state).sum() + state.ledger.cash.sum()) - opening["cash"]
     moved = np.abs(units_by_asset(state) - opening["units"])
     sizes = np.maximum(_gross_units(state), 1e-300)
@@ -141,8 +141,10 @@ def _value_lost(state: State, marks: NDArray[np.float64], prices: NDArray[np.flo
 
 
 def _gross_value(state: State) -> float:
-    entries, marks = state.entries, state.opening["marks"]
-    return float(((entries.deposited + entries.borrowed) * marks[entries.market]).sum())
+    """Value of all balances, at opening or at closing marks, whichever is larger."""
+    units = state.entries.deposited + state.entries.borrowed
+    marks = np.maximum(state.opening["marks"], state.marks())
+    return float((units * marks[state.entries.market]).sum())
 
 
 def _gross_units(state: State) -> NDArray[np.float64]:
