@@ -29,11 +29,17 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
         import numba
 
         linked = _linked(function)
+        config: Any = numba.config
+        folder = config.CACHE_DIR
+        # kept out of the package's own folder: pip would leave it there, and what is left shadows a later install
+        config.CACHE_DIR = folder or _cache_folder()
         try:
             return numba.njit(cache=True)(linked)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             _log.info("no folder to cache the kernel %s in (%s): it is compiled anew", function.__name__, error)
             return numba.njit(linked)
+        finally:
+            config.CACHE_DIR = folder
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -42,6 +48,12 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     call.compiled = compiled  # type: ignore[attr-defined]
     return call
+
+
+def _cache_folder() -> str:
+    from pooch import os_cache
+
+    return str(os_cache("netcontagion") / "kernels")
 
 
 def _linked(function: Callable[P, R]) -> Callable[P, R]:

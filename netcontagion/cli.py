@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netcontagion.errors import ContagionError
+from netcontagion.errors import ContagionError, Problem, SchemaError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from netcontagion.margining import CascadeResult
     from netcontagion.network import ExposureNetwork, Shock
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _TABLES = ("rounds", "events", "accounts", "traders", "exchanges", "assets", "markets", "losses")
+_LABEL_COLUMNS = ("trader", "exchange", "asset", "side", "account")
 _MARKET_COLUMNS = ("loan_to_value", "liquidation_threshold", "liquidation_bonus", "close_factor", "protocol_fee")
 _RUN_HELP = """\
 FOLDER holds one CSV file per table (balances.csv, markets.csv, accounts.csv, assets.csv, ...), as net.save writes it.
 
 CSV is one long table with the columns trader, exchange, asset, side (collateral or debt), amount (units) or value
-(money), price, and optionally account. Margin parameters come from columns of the same file (liquidation_threshold,
-liquidation_bonus, close_factor), or from --preset.
+(money), price, and optionally account and underlying (what the price follows). Margin parameters come from columns of
+the same file (liquidation_threshold, liquidation_bonus, close_factor), or from --preset.
 
 examples:
   netcontagion run positions.csv --preset aave_v3_2023_06 --rulebook aave_v3 --shock ETH=-0.3 --out result
@@ -178,6 +179,9 @@ def _shock(arguments: argparse.Namespace) -> Shock:
     from netcontagion.network import Shock
 
     shock = Shock()
+    named = [name for name, _ in arguments.shock]
+    if len(set(named)) < len(named):
+        raise ValueError(f"--shock names an asset twice ({', '.join(named)}); give one change per asset")
     if arguments.shock:
         shock += Shock.price(dict(arguments.shock), family=not arguments.only)
     if arguments.depth is not None:
@@ -207,33 +211,81 @@ def _network(arguments: argparse.Namespace) -> ExposureNetwork:
 
 
 def _network_of_csv(source: Path, preset: str | None, rulebook: str | None) -> ExposureNetwork:
-    import pandas as pd
-
     from netcontagion import builders
 
-    labels = dict.fromkeys(("trader", "exchange", "asset", "side", "account"), "str")
-    try:
-        table = pd.read_csv(source, dtype=labels, keep_default_na=False, na_values=[""])
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ContagionError(f"{source} cannot be read as CSV: {error}") from error
-    pairs = [name for name in ("exchange", "asset") if name in table]
+    table = _read_csv(source)
     own = [name for name in _MARKET_COLUMNS if name in table]
-    prices = None
-    if "price" in table and len(pairs) == 2:
-        prices = table.groupby(pairs)["price"].median()
-    return builders.from_table(
-        table.drop(columns=[*own, "price"], errors="ignore"),
+    net = builders.from_table(
+        table.drop(columns=[*own, "price", "underlying"], errors="ignore"),
         trader="trader",
         exchange="exchange",
         asset="asset",
         side="side",
         account="account" if "account" in table else None,
-        amount="amount" if "amount" in table or "value" not in table else None,
+        amount="amount" if "amount" in table else None,
         value="value" if "value" in table else None,
-        markets=_markets(table, pairs, own, preset),
-        prices=prices,
+        markets=_markets(table, own, preset),
+        prices=table.groupby(["exchange", "asset"])["price"].first(),
         exchanges=None if rulebook is None else _ruled(table, rulebook),
     )
+    return net.replace(assets=net.assets.assign(underlying=_underlyings(table, net.labels("assets"), preset)))
+
+
+def _read_csv(source: Path) -> Any:
+    """Read the table; columns that are missing, unknown or at odds with themselves are one error."""
+    import pandas as pd
+
+    labels = dict.fromkeys((*_LABEL_COLUMNS, "underlying"), "str")
+    try:
+        table = pd.read_csv(source, dtype=labels, keep_default_na=False, na_values=[""])
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ContagionError(f"{source} cannot be read as CSV: {error}") from error
+    problems = list(_column_problems(table))
+    if not problems:
+        for name in ("price", *_MARKET_COLUMNS):
+            problems += _contradictions(table, ["exchange", "asset"], name)
+        problems += _contradictions(table, ["asset"], "underlying")
+    if problems:
+        raise SchemaError(problems)
+    return table
+
+
+def _column_problems(table: Any) -> Iterator[Problem]:
+    needed = [name for name in _LABEL_COLUMNS if name != "account"] + ["price"]
+    needed += [] if "value" in table else ["amount"]
+    known = (*_LABEL_COLUMNS, "amount", "value", "price", "underlying", *_MARKET_COLUMNS)
+    spare = [name for name in table if name not in known]
+    for name in [name for name in needed if name not in table]:
+        near = nearest(name, spare)
+        cure = f"rename {near[0]!r}" if near else f"the columns here are {', '.join(map(repr, table))}"
+        yield Problem("CSV", name, None, "the column is missing", ", ".join(known), cure)
+    for name in spare:
+        near = nearest(name, known)
+        cure = f"did you mean {near[0]!r}?" if near else "leave it out"
+        yield Problem("CSV", str(name), None, "the column is unknown", ", ".join(known), cure)
+    if not len(table):
+        yield Problem("CSV", None, None, "the table is empty", "at least one row", "give rows")
+
+
+def _contradictions(table: Any, keys: list[str], name: str) -> list[Problem]:
+    """List the rows that give a market (or an asset) another value than the first row of it."""
+    if name not in table:
+        return []
+    first = table.groupby(keys)[name].transform("first")
+    rows = table.index[(table[name] != first) & table[name].notna() & first.notna()]
+    cure = f"one {name} per {' and '.join(keys)}; correct the row"
+    return [Problem("CSV", name, int(row), repr(table[name][row]), f"{first[row]!r} as above", cure) for row in rows]
+
+
+def _underlyings(table: Any, assets: Any, preset: str | None) -> Any:
+    from netcontagion.network import preset_table
+
+    known = (
+        {} if preset is None else {name: row.get("underlying") for name, row in preset_table(preset)["assets"].items()}
+    )
+    if "underlying" in table:
+        known |= table.dropna(subset="underlying").groupby("asset")["underlying"].first().to_dict()
+    return [known.get(name) for name in assets]
 
 
 def _ruled(table: Any, rulebook: str) -> dict[str, Any]:
@@ -241,18 +293,19 @@ def _ruled(table: Any, rulebook: str) -> dict[str, Any]:
     return {"exchange": names, "rulebook": [rulebook] * len(names)}
 
 
-def _markets(table: Any, pairs: list[str], own: list[str], preset: str | None) -> Any:
+def _markets(table: Any, own: list[str], preset: str | None) -> Any:
+    """Margin parameters by exchange and asset: of the preset, and over them those of the table's own columns."""
     import pandas as pd
 
     from netcontagion import builders
 
-    if own and len(pairs) == 2:
-        return table.groupby(pairs)[own].first()
+    given = table.groupby(["exchange", "asset"])[own].first() if own else None
     if preset is None:
-        return pd.DataFrame({"asset": table["asset"].unique()} if "asset" in table else {"asset": []})
+        return pd.DataFrame({"asset": table["asset"].dropna().unique()}) if given is None else given
     parts = [builders.preset_markets(preset, exchange=name) for name in table["exchange"].dropna().unique()]
     rows = pd.concat(parts)
-    return rows[rows.index.get_level_values("asset").isin(table["asset"])]
+    rows = rows[rows.index.get_level_values("asset").isin(table["asset"])]
+    return rows if given is None else given.combine_first(rows)
 
 
 # files --------------------------------------------------------------------------------------------------------------

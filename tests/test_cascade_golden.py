@@ -686,3 +686,33 @@ def test_result_prints_and_serialises():
         found.exchanges[["insurance_fund_used", "equity_used", "socialised", "uncovered"]].sum(axis=1),
         rtol=1e-9,
     )
+
+
+def test_equal_debts_are_a_tie_whatever_the_rounding():
+    """0.1 + 0.2 is not 0.3: which of two equal debts is repaid must not hang on the last bit."""
+    for owed in ((0.3, 0.1 + 0.2), (0.1 + 0.2, 0.3)):
+        net = network({"k": ({"ETH": 0.74}, {"AAA": owed[0], "BBB": owed[1]})}, prices={"AAA": 1.0, "BBB": 1.0})
+        found = once(net)
+        assert balance(found, "k", "AAA")[1] == pytest.approx(0.15)
+
+
+def test_price_without_bound_ends_as_nonfinite(tmp_path):
+    """Liquidators who act whatever it costs buy 1e6 units on a book of depth 1."""
+    text = """
+[amount]
+rule = "close_factor"
+close_factor = 1.0
+[price]
+rule = "fixed_spread"
+[inventory]
+participation = "always"
+[deficit]
+layers = ["suppliers"]
+"""
+    (tmp_path / "reckless.toml").write_text(text, encoding="utf-8")
+    net = network({"k": ({"USD": 1e6}, {"ETH": 0.9e6})}, depth={"ETH": 1.0}, rulebook=str(tmp_path / "reckless.toml"))
+    with pytest.raises(nc.NotSettledError) as caught:
+        nc.cascade(net, nc.Shock())
+    assert caught.value.result.status is nc.Status.NONFINITE
+    with pytest.raises(nc.ContagionError, match="law"):
+        caught.value.result.check()

@@ -61,7 +61,7 @@ def test_laws_hold_on_generated_markets(seed, fall):
 
 @pytest.mark.slow
 def test_laws_hold_on_many_markets():
-    for seed in range(10_000, 13_000):
+    for seed in range(10_000, 12_000):
         play(seed, priority=("worst_first", "best_first", "random")[seed % 3], seed=seed)
 
 

@@ -98,7 +98,8 @@ def random_tables(seed):
                 if rng.random() < 0.75:
                     share = rng.uniform(0.6, 1.05)
                     debts = rng.choice(assets, rng.integers(1, 3), False)
-                    owed = {str(a): limit * share / len(debts) for a in debts}
+                    parts = rng.dirichlet(np.full(len(debts), 5.0))  # no ties
+                    owed = {str(a): limit * share * part for a, part in zip(debts, parts, strict=True)}
                 for asset in sorted(set(held) | set(owed)):
                     tables["balances"]["account"].append(account)
                     tables["balances"]["asset"].append(asset)
@@ -553,9 +554,7 @@ def opening_wealth(net):
 def compare(seed, **options):
     net = nc.ExposureNetwork(**random_tables(seed))
     shock = random_shock(seed)
-    run = nc.cascade(
-        net, shock, priority=options.get("priority", "worst_first"), channels=options.get("channels")
-    )
+    run = nc.cascade(net, shock, priority=options.get("priority", "worst_first"), channels=options.get("channels"))
     run.check()
     twin = Twin(
         net,
@@ -616,7 +615,7 @@ def test_engine_equals_its_twin_with_channels_off(channels):
 
 @pytest.mark.slow
 def test_engine_equals_its_twin_on_many_markets():
-    for seed in range(1000, 2500):
+    for seed in range(1000, 1800):
         compare(seed)
 
 

@@ -1,4 +1,4 @@
-"""nc.clear: banks, the network of traders and exchanges, its identity, recourse, losses, labels; clearing in a cascade."""
+"""nc.clear: banks, traders x exchanges and their identity, recourse, losses, labels; clearing inside a cascade."""
 
 from __future__ import annotations
 
@@ -284,3 +284,49 @@ def test_turning_liabilities_round_changes_the_answer():
             paid.append((result if call is nc.clear else result.clearing).payments.tolist())
         assert paid[0] == [4.0, 7.0, 0.0]
         assert paid[1] == [0.0, 4.0, 1.0]
+
+
+def test_a_node_that_was_wiped_out_before_the_shock_loses_nothing():
+    net = builders.from_matrix(
+        [[0, 10.0], [0, 0]], rows="debtor", external_assets=[2.0, 5.0], external_liabilities=[0, 8.0], labels=["a", "b"]
+    )
+    loss = nc.clear(net, nc.Shock.loss({"b": 5.0})).loss
+    assert loss.loc["b"].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_loss_of_money_never_gives_negative_contagion(seed):
+    rng = np.random.default_rng(seed)
+    owed = rng.random((8, 8)) * (rng.random((8, 8)) < 0.5)
+    np.fill_diagonal(owed, 0)
+    net = builders.from_matrix(owed, rows="debtor", external_assets=rng.random(8))
+    loss = nc.clear(net, nc.Shock.loss(float(rng.random()))).loss
+    assert (loss >= -1e-12).all(axis=None)
+
+
+@pytest.mark.parametrize("verb", [nc.clear, nc.cascade])
+def test_wrong_arguments_are_named_before_any_work(verb):
+    net = builders.from_matrix([[0, 1.0], [0, 0]], rows="debtor", external_assets=[1, 1])
+    with pytest.raises(TypeError, match=r"Shock\.price"):
+        verb(net, {"ETH": -0.3})
+    with pytest.raises(TypeError, match="ExposureNetwork"):
+        verb(nc.Shock.loss(0.1), net)
+    with pytest.raises(nc.UnknownLabelError, match="typo"):
+        verb(net, nc.Shock.outage("typo"))
+    with pytest.raises(TypeError, match="one by one"):
+        nc.Shock.default(["a", "b"])
+
+
+def test_a_loss_that_takes_nothing_is_said():
+    net = nc.datasets.load("market")
+    assert "the loss takes nothing" in nc.clear(net, nc.Shock.loss(0.05)).assumptions[-1]
+
+
+def test_provenance_names_the_data():
+    net = nc.datasets.load("market")
+    shuffled = net.replace(balances=net.balances.sample(frac=1, random_state=0))
+    found = [nc.cascade(n, nc.Shock.price({"ETH": -0.1}, family=True)).provenance for n in (net, shuffled)]
+    assert found[0] == found[1]
+    assert set(found[0]) >= {"versions", "seed", "shock", "assets_moved", "data_sha256"}
+    wallets = net.wallets.assign(units=2 * net.wallets["units"])
+    assert net.replace(wallets=wallets).data_hash != net.data_hash

@@ -115,6 +115,36 @@ def test_every_problem_of_a_csv_is_listed(tmp_path, capsys):
     assert "-2" in heard
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (POSITIONS + "cleo,Lend,WETH,collateral,1,17\n", ["row 4", "17", "2000"]),
+        (POSITIONS.replace("trader,exchange", "wallet,venue"), ["CSV.trader", "CSV.exchange", "'wallet'"]),
+        (POSITIONS.replace(",price", ",depth"), ["CSV.price", "CSV.depth", "unknown"]),
+        (POSITIONS.splitlines()[0] + "\n", ["empty"]),
+        (POSITIONS.replace(",1\n", ",one\n"), ["'one'"]),
+    ],
+)
+def test_a_csv_at_odds_with_itself_is_refused(rows, words, tmp_path, capsys):
+    path = tmp_path / "bad.csv"
+    path.write_text(rows)
+    assert main(["run", str(path), *PRESET, "--shock", "WETH=-0.3", "--out", str(tmp_path / "x")]) == 1
+    heard = capsys.readouterr().err
+    for word in words:
+        assert word in heard
+
+
+def test_presets_know_what_an_asset_follows(positions, tmp_path, capsys):
+    assert main(["run", str(positions), *PRESET, "--shock", "ETH=-0.3", "--out", str(tmp_path / "x")]) == 0
+    assert "moved      WETH" in capsys.readouterr().out
+
+
+def test_one_asset_is_shocked_once(positions, tmp_path, capsys):
+    shocks = ["--shock", "ETH=-0.3", "--shock", "ETH=-0.1"]
+    assert main(["run", str(positions), *PRESET, *shocks, "--out", str(tmp_path / "x")]) == 1
+    assert "twice" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["run"], ["nonsense"], ["run", "a", "--shock", "ETH", "--out", "b"]])
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -498,3 +498,16 @@ def test_what_the_backend_sets_outlives_the_style_of_the_map(tmp_path):
     )
     environment = os.environ | {"MPLBACKEND": "module://loud", "PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, env=environment)
+
+
+def test_the_map_of_a_cascade_among_banks_is_that_of_its_clearing():
+    import netcontagion as nc
+    from netcontagion import builders
+
+    owed = [[0, 20, 10], [5, 0, 24], [10, 0, 0]]
+    banks = builders.from_matrix(owed, rows="debtor", external_assets=[30, 10, 10], labels=list("abc"))
+    run = nc.cascade(banks, nc.Shock.loss(0.8))
+    assert run.clearing.defaulted.any()
+    shown = [figures.caption(run), figures.caption(run.clearing)]
+    assert shown[0] == shown[1]
+    assert "before any shock" not in shown[0]

@@ -78,7 +78,8 @@ def _foreign(
     nodes: _Nodes, links: _Edges, *, directed: bool, edges: str | None, amount: str, numeraire: str
 ) -> ExposureNetwork:
     if edges not in _DIRECTIONS:
-        raise ValueError(f"edges is {edges!r}; say what an edge u -> v means: {' or '.join(map(repr, _DIRECTIONS))}")
+        cure = "say what an edge u -> v means: it has no default"
+        raise SchemaError([Problem("graph", "edges", None, repr(edges), " or ".join(map(repr, _DIRECTIONS)), cure)])
     if not directed:
         message = "the graph is undirected: who owes whom cannot be read from it"
         raise ValueError(message)

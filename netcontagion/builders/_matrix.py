@@ -60,9 +60,9 @@ def from_matrix(
     5.0
     """
     if rows not in ("debtor", "creditor"):
-        raise ValueError(
-            f"rows is {rows!r}; allowed: 'debtor' (row owes column) or 'creditor' (row has a claim on column)"
-        )
+        cure = "say what a row is: it has no default, a transposed network still solves"
+        allowed = "'debtor' (row owes column) or 'creditor' (row has a claim on column)"
+        raise SchemaError([Problem("matrix", "rows", None, repr(rows), allowed, cure)])
     names, entries, problems = _read(matrix, labels)
     outside = {"external_assets": external_assets, "external_liabilities": external_liabilities}
     vectors: dict[str, Any] = {}
@@ -161,7 +161,8 @@ def _vector(name: str, values: Any, names: NDArray[Any], problems: list[Problem]
     """Read one value per node: a Series with labels of its own is joined by label, anything else by place."""
     import pandas as pd
 
-    if isinstance(values, pd.Series) and not isinstance(values.index, pd.RangeIndex):
+    whole = np.asarray(names).dtype.kind in "iu"
+    if isinstance(values, pd.Series) and (whole or not isinstance(values.index, pd.RangeIndex)):
         index = pd.Index(names, tupleize_cols=False)
         if values.index.has_duplicates or len(values.index.symmetric_difference(index)):
             cure = "give one value per node, or leave the labels out"

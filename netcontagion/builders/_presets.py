@@ -30,7 +30,7 @@ def preset_markets(name: str, *, exchange: Any, assets: Iterable[Any] | None = N
     Returns
     -------
     pandas.DataFrame
-        Indexed by exchange and asset: loan_to_value, liquidation_threshold, liquidation_bonus.
+        Indexed by exchange and asset: loan_to_value, liquidation_threshold, liquidation_bonus, protocol_fee.
 
     Raises
     ------
@@ -45,9 +45,9 @@ def preset_markets(name: str, *, exchange: Any, assets: Iterable[Any] | None = N
     for asset in wanted:
         if asset not in known:
             raise UnknownLabelError(asset, known, f"asset of preset {name!r}")
-    columns = ["loan_to_value", "liquidation_threshold", "liquidation_bonus"]
+    columns = ["loan_to_value", "liquidation_threshold", "liquidation_bonus", "protocol_fee"]
     index = pd.MultiIndex.from_product([[exchange], wanted], names=["exchange", "asset"])
     table = pd.DataFrame([[known[asset].get(column) for column in columns] for asset in wanted], index, columns)
-    table = table.astype(float)
+    table = table.astype(float).fillna({"protocol_fee": 0.0})
     table.attrs = {"preset": name, "date": str(preset.get("date", "")), "source": preset.get("source", "")}
     return table

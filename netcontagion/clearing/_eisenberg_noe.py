@@ -6,6 +6,7 @@ The equation is in :mod:`._system`, what makes its solution unique in :mod:`._ex
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,6 +116,8 @@ def eisenberg_noe(
     values = _values(parts, assets, [one.wave for one in solved])
     residual = np.array([part["residual"] for part in parts])
     result = _result(values, owed, residual, solved, options, told_external=external_liabilities is not None)
+    if hasattr(liabilities, "columns"):
+        result = replace(result, labels=liabilities.index)
     return result.raise_for_status() if strict else result
 
 

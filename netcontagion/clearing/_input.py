@@ -55,6 +55,9 @@ class Options(NamedTuple):
 def checked_input(liabilities: Any, external_assets: Any, external_liabilities: Any) -> tuple[Any, Floats, Floats]:
     """Convert once, or raise one SchemaError with everything that is wrong."""
     problems: list[Problem] = []
+    liabilities, external_assets, external_liabilities = (
+        _unmasked(given) for given in _by_label(liabilities, external_assets, external_liabilities, problems)
+    )
     owed = _matrix(liabilities, problems)
     if external_liabilities is None and owed is not None:
         external_liabilities = np.zeros(owed.shape[0])
@@ -69,6 +72,33 @@ def checked_input(liabilities: Any, external_assets: Any, external_liabilities: 
         raise SchemaError(problems)
     _check_dues(owed, external)
     return owed, assets, external
+
+
+def _by_label(owed: Any, assets: Any, external: Any, problems: list[Problem]) -> tuple[Any, Any, Any]:
+    """Join labelled input by label, in the order of the rows of the matrix; labels that differ are problems."""
+    if not (hasattr(owed, "columns") and hasattr(owed, "index")):
+        return owed, assets, external
+    rows = owed.index
+    if rows.has_duplicates or len(rows.symmetric_difference(owed.columns)):
+        cure = "name the same nodes in rows and columns, each once"
+        problems.append(Problem("liabilities", None, None, "rows and columns differ", "the same labels", cure))
+        return owed, assets, external
+    joined: list[Any] = []
+    for name, given in (("external_assets", assets), ("external_liabilities", external)):
+        if not hasattr(given, "reindex"):
+            joined.append(given)
+        elif given.index.has_duplicates or len(given.index.symmetric_difference(rows)):
+            cure = "label it as the matrix is, or give plain values"
+            problems.append(Problem(name, None, None, "its labels are not the matrix's", "the same labels", cure))
+            joined.append(given)
+        else:
+            joined.append(given.reindex(rows))
+    return owed[rows], joined[0], joined[1]
+
+
+def _unmasked(given: Any) -> Any:
+    """Make what is masked NaN, so that it is refused and not read as what lies under the mask."""
+    return np.ma.filled(given.astype(float), np.nan) if isinstance(given, np.ma.MaskedArray) else given
 
 
 def _matrix(liabilities: Any, problems: list[Problem]) -> Any:

@@ -86,13 +86,22 @@ def clear(
     [0.0, 2.0]
     """
     from netcontagion.network import Shock as Event
+    from netcontagion.network import check_call
 
     if model not in _MODELS:
         raise UnknownLabelError(model, _MODELS, "model")
+    check_call(net, shock, optional=True)
     before, after = estate_of(net, Event()), estate_of(net, shock or Event())
     result = settle(net, after, model=model, **options)
     calm = settle(net, before, model=model, **options) if shock is not None else result
-    return replace(result, loss=_loss(net, before, after, calm, result))
+    notes = result.assumptions
+    if (
+        shock is not None
+        and (shock.losses or shock.loss_shares)
+        and not net.columns("traders")["external_assets"].any()
+    ):
+        notes = (*notes, "no trader has external assets: the loss takes nothing")
+    return replace(result, loss=_loss(net, before, after, calm, result), assumptions=notes)
 
 
 def estate_of(net: ExposureNetwork, shock: Shock) -> Estate:
@@ -154,16 +163,13 @@ def obligations(net: ExposureNetwork, account_equity: NDArray[np.float64]) -> cs
 
 
 def _loss(net: ExposureNetwork, before: Estate, after: Estate, calm: ClearingResult, result: ClearingResult) -> Any:
-    """Split the fall in equity into the shock itself and unpaid claims."""
+    """Split the fall in equity: direct, while debtors pay the share they pay without the shock; contagion, the rest."""
     import pandas as pd
 
-    def in_full(estate: Estate) -> NDArray[np.float64]:
-        owed = obligations(net, estate.account_equity)
-        dues = np.asarray(owed.sum(axis=1)) + result.values.dues - np.asarray(result.liabilities.sum(axis=1))
-        surplus: NDArray[np.float64] = estate.assets + np.asarray(owed.sum(axis=0)) - dues
-        return np.maximum(surplus, 0.0)
-
-    untouched, shocked = in_full(before), in_full(after)
-    fell = np.asarray(calm.equity) - np.asarray(result.equity)
+    share = np.asarray(calm.recovery_rate)
+    receipts = obligations(net, after.account_equity).T @ share
+    untouched = np.asarray(calm.equity)
+    shocked = np.maximum(after.assets + receipts - result.values.dues, 0.0)
     direct = untouched - shocked
+    fell = untouched - np.asarray(result.equity)
     return pd.DataFrame({"direct": direct, "contagion": fell - direct}, index=net.nodes)

@@ -121,6 +121,9 @@ def read_flows(source: Any, room: Room) -> Flows:
             f"contagion_map draws an ExposureNetwork, a CascadeResult or a ClearingResult, not {type(source).__name__}"
         )
     flows = _account_flows(network, result, room)
+    cleared: Any = getattr(result, "clearing", None)
+    if flows is None and cleared is not None:
+        return _clearing_flows(cleared, room)
     if flows is None:
         flows = _liability_flows(network, room)
     if flows is None:
@@ -307,7 +310,7 @@ def _liability_flows(network: Any, room: Room) -> Flows | None:
 
 
 def _clearing_flows(result: Any, room: Room) -> Flows:
-    labels = result.labels
+    labels = _labels_of(result)
     paid = result.payment_matrix().tocoo()
     debtor, creditor, due, missing = _dues(result, paid, len(labels))
     settled = np.zeros(len(due))
@@ -325,8 +328,18 @@ def _clearing_flows(result: Any, room: Room) -> Flows:
     return flows
 
 
+def _labels_of(result: Any) -> Any:
+    import pandas as pd
+
+    return pd.RangeIndex(len(result.defaulted), name="node") if result.labels is None else result.labels
+
+
 def _dues(result: Any, paid: Any, count: int) -> tuple[Codes, Codes, Floats, tuple[str, ...]]:
     """Find what nodes owe each other: from the network, from a matrix of dues, or from payments and their rate."""
+    owing: Any = getattr(result, "liabilities", None)
+    if hasattr(owing, "tocoo"):
+        entries = owing.tocoo()
+        return entries.row.astype(np.intp), entries.col.astype(np.intp), np.asarray(entries.data, dtype=float), ()
     network = getattr(result, "network", None)
     if network is not None and len(network.nodes) == count:
         table = network.columns("liabilities")

@@ -14,6 +14,7 @@ from netcontagion.margining import _kernels as kernels
 from netcontagion.margining._events import Events
 from netcontagion.margining._state import State, called, open_state
 from netcontagion.margining._waterfall import cover_holes
+from netcontagion.network import check_call
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -92,7 +93,7 @@ def cascade(
     >>> run.status.name
     'SETTLED'
     """
-    _check_call(net, mode, priority, max_rounds)
+    _check_call(net, shock, mode, priority, max_rounds)
     on = _switches(channels)
     state = open_state(net, shock, switches=on)
     play = Play(state, on, priority, np.random.default_rng(seed), Events())
@@ -105,7 +106,8 @@ def cascade(
     return result
 
 
-def _check_call(net: ExposureNetwork, mode: str, priority: str, max_rounds: int) -> None:
+def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, max_rounds: int) -> None:
+    check_call(net, shock)
     if mode != "sequential":
         raise UnknownLabelError(mode, ("sequential",), "mode")
     if priority not in _PRIORITIES:

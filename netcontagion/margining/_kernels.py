@@ -347,17 +347,20 @@ def liquidate(
 
 @kernel
 def _pair(k: int, board: Board, marks: NDArray[np.float64]) -> tuple[int, int, float]:
-    """Entry of the largest debt, entry of the collateral with the highest bonus (by value among equals), that bonus."""
+    """Entry of the largest debt, entry of the collateral with the highest bonus (by value among equals), that bonus.
+
+    Values that are equal up to rounding count as equal: the first one, by asset, is taken.
+    """
     entries, markets, own = board.entries, board.markets, board.accounts.bonus[k]
     d, c, most_debt, most_bonus, most_collateral = -1, -1, 0.0, -1.0, 0.0
     for e in range(board.accounts.first[k], board.accounts.last[k]):
         m = entries.market[e]
         owed, value = entries.borrowed[e] * marks[m], entries.deposited[e] * marks[m]
-        if owed > most_debt:
+        if owed > most_debt * (1.0 + SLACK):
             d, most_debt = e, owed
         if value > 0.0 and entries.threshold[e] > 0.0 and markets.sellable[m]:
             bonus = markets.bonus[m] if np.isnan(own) else own
-            if bonus > most_bonus or (bonus == most_bonus and value > most_collateral):
+            if bonus > most_bonus or (bonus == most_bonus and value > most_collateral * (1.0 + SLACK)):
                 c, most_bonus, most_collateral = e, bonus, value
     return d, c, most_bonus
 

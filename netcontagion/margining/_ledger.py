@@ -154,6 +154,9 @@ def _gross_units(state: State) -> NDArray[np.float64]:
     for name in ("wallets", "holdings"):
         table = net.columns(name)
         gross = gross + group_sum(table["asset"], table["units"], size)
+    fund = net.columns("exchanges")
+    kept = fund["insurance_asset"] >= 0
+    gross = gross + group_sum(fund["insurance_asset"][kept], fund["insurance_fund"][kept], size)
     return np.asarray(gross)
 
 

@@ -43,7 +43,7 @@ class CascadeResult:
     assumptions : tuple of str
         What was assumed for what the network leaves open.
     provenance : dict
-        Versions, seed, shock, assets moved, rounds, options.
+        Versions, seed, shock, assets moved, rounds, options, and the sha256 of the network's data.
     """
 
     network: ExposureNetwork
@@ -51,7 +51,7 @@ class CascadeResult:
     clearing: ClearingResult | None
     status: Status
     assumptions: tuple[str, ...]
-    provenance: dict[str, Any]
+    _facts: dict[str, Any]
     _play: Play
     _bearer_losses: NDArray[np.float64]
     _laws: Laws
@@ -59,6 +59,11 @@ class CascadeResult:
     @property
     def _state(self) -> State:
         return self._play.state
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What was run on what: versions, seed, shock, assets moved, rounds, options, sha256 of the data."""
+        return {**self._facts, "data_sha256": self.network.data_hash}
 
     # tables -------------------------------------------------------------------------------------------------------
 
@@ -231,7 +236,7 @@ class CascadeResult:
             "shock": str(self.shock),
             "status": self.status.name,
             "rounds": len(self._play.rounds),
-            "accounts": len(accounts),
+            "accounts": len(accounts) - self.network.derived("accounts"),
             "called": int(accounts["called"].sum()),
             "topped up": int(accounts["topped_up"].sum()),
             "liquidated": int(accounts["liquidated"].sum()),
@@ -257,10 +262,10 @@ class CascadeResult:
         from netcontagion.network._display import money
 
         accounts, exchanges, unit = self.accounts, self.exchanges, self.network.numeraire
-        seed = self.provenance["seed"]
-        head = f"Cascade  {self.shock} | {self.provenance['rounds']} rounds, {self.status.name.lower()}"
+        seed = self._facts["seed"]
+        head = f"Cascade  {self.shock} | {self._facts['rounds']} rounds, {self.status.name.lower()}"
         head += f" | seed {seed}" if seed is not None else ""
-        moved = self.provenance["assets_moved"]
+        moved = self._facts["assets_moved"]
         helped = accounts["topped_up"] & ~accounts["liquidated"]
         calls = (
             f"{int(accounts['called'].sum()):,} margin calls: {int(helped.sum()):,} topped up, "
@@ -276,7 +281,7 @@ class CascadeResult:
         lines = [
             head + f" | {unit}",
             *([f"  moved      {', '.join(map(str, moved[:8]))}{' ...' if len(moved) > 8 else ''}"] if moved else []),
-            f"  accounts   {len(accounts):,}: {calls}",
+            f"  accounts   {len(accounts) - self.network.derived('accounts'):,}: {calls}",
             f"  sold       {money(self.rounds['sold'].sum())}    price impact after the shock: {impact}",
             f"  bad debt   {money(bad)}" + (f" = {borne}" if borne else ""),
         ]
@@ -306,9 +311,11 @@ def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult
     """Clear what is still due, add up the losses and freeze the result."""
     state = play.state
     clearing = clear_up(state) if ending.status is not Status.NONFINITE else None
-    losses = add_up(state, clearing)
+    with np.errstate(over="ignore", invalid="ignore"):  # after a NONFINITE ending nothing adds up, and check() says so
+        losses = add_up(state, clearing)
+        laws = laws_of(state, clearing, losses, play.events.by_exchange)
     moved = state.net.labels("assets")[state.shock.price_factors(state.net) != 1]
-    provenance = {
+    facts = {
         "shock": str(state.shock),
         "assets_moved": tuple(moved.tolist()),
         "seed": seed,
@@ -323,10 +330,10 @@ def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult
         clearing=clearing,
         status=ending.status,
         assumptions=_assumptions(play),
-        provenance=provenance,
+        _facts=facts,
         _play=play,
         _bearer_losses=losses,
-        _laws=laws_of(state, clearing, losses, play.events.by_exchange),
+        _laws=laws,
     )
 
 

@@ -6,7 +6,7 @@ from netcontagion.network._margin import HEALTH_TOL, Book
 from netcontagion.network._network import ExposureNetwork, LabelledMatrix, merge
 from netcontagion.network._rulebooks import Rulebook, market_presets, preset_table, rulebook, rulebooks
 from netcontagion.network._schema import schema
-from netcontagion.network._shock import Shock
+from netcontagion.network._shock import Shock, check_call
 from netcontagion.network._storage import load, save
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LabelledMatrix",
     "Rulebook",
     "Shock",
+    "check_call",
     "load",
     "market_presets",
     "merge",

@@ -76,7 +76,8 @@ def _missing(door: Door, name: str, row: int, pair: tuple[Any, Any], book: str) 
     use = "which is lent there" if name == "close_factor" else "which secures debt there"
     cure = f"fill in markets.{name}; it decides who is liquidated and has no default. "
     if name == "close_factor":
-        cure += f"Rulebook {book!r} leaves it to the market; presets such as 'aave_v2' and 'aave_v3' have their own"
+        cure += f"Rulebook {book!r} leaves it to the market; others have their own: "
+        cure += "exchanges={'exchange': [...], 'rulebook': ['aave_v3']}, or 'aave_v2'"
     else:
         presets = " or ".join(repr(preset) for preset in market_presets())
         cure += f"Dated values: builders.preset_markets({presets}, exchange=...)"

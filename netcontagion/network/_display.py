@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion.network._door import OTHERS
-
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion._arrays import plain
-from netcontagion.errors import Problem, SchemaError, nearest
+from netcontagion.errors import SHOWN_PROBLEMS, Problem, SchemaError, nearest
 from netcontagion.network._schema import Column, schema
 
 if TYPE_CHECKING:
@@ -204,14 +204,18 @@ class Door:
         where = labels.get_indexer(_plain_index(uniques))
         codes = np.where(rows >= 0, where[rows], -1).astype(np.int32) if len(where) else np.full(len(rows), -1, "i4")
         wrong = np.flatnonzero((codes < 0) & ((rows >= 0) | (not column.nullable)))
+        cures: dict[int, str] = {}
         for row in wrong.tolist():
             if rows[row] < 0:
                 self.add(column, row, None, f"name a row of {column.refers_to}")
             else:
                 label = uniques[rows[row]]
+                if rows[row] not in cures:  # near names are looked for once per label, and for as many as are shown
+                    known = labels if len(cures) < SHOWN_PROBLEMS else labels[:0]
+                    cures[rows[row]] = _unknown_cure(label, known, column)
                 stray = isinstance(label, str) and label != label.strip()
                 allowed = "no spaces around a label" if stray else f"a label of {column.refers_to}"
-                self.add(column, row, label, _unknown_cure(label, labels, column), allowed)
+                self.add(column, row, label, cures[rows[row]], allowed)
         return codes
 
     # values -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -278,6 +279,18 @@ class ExposureNetwork:
 
     # changes ------------------------------------------------------------------------------------------------------
 
+    @functools.cached_property
+    def data_hash(self) -> str:
+        """Sha256 of all labels and tables; the same for every order of the rows that were given."""
+        digest = hashlib.sha256(f"{self.numeraire}|{self.complete}".encode())
+        for kind in _NODE_KINDS:
+            digest.update("\n".join(map(str, self._labels[kind].to_numpy(dtype=object).tolist())).encode())
+        for name, table in self._columns.items():
+            for column, values in table.items():
+                data = "\n".join(map(str, values.tolist())).encode() if values.dtype == object else values.tobytes()
+                digest.update(f"|{name}.{column}|".encode() + data)
+        return digest.hexdigest()
+
     def replace(self, **changes: Any) -> ExposureNetwork:
         """Return a new network with some tables (or numeraire, complete) exchanged; None drops a table.
 
@@ -403,8 +416,8 @@ def _cells(net: ExposureNetwork, column: Any, values: NDArray[Any]) -> Any:
 def merge(*networks: ExposureNetwork) -> ExposureNetwork:
     """Join networks into one; nodes, assets and accounts of the same label are the same.
 
-    A row that two networks share must say the same in both, where both say something other than the default; amounts
-    (balances, positions, wallets, holdings, liabilities) of one key may come from one network only.
+    A row that two networks share must say the same in both, where both say something other than the default. It is the
+    same row then, and counts once: amounts (balances, positions, wallets, holdings, liabilities) are never added up.
 
     Parameters
     ----------
@@ -475,10 +488,16 @@ def _reconcile(name: str, stacked: pd.DataFrame, keys: list[str], problems: list
             said = pd.unique(group[column.name][[not _silent(column, v) for v in group[column.name]]])
             if len(said) > 1:
                 value = f"{key!r} is {' and '.join(repr(v) for v in said)}"
-                problems.append(Problem(name, column.name, None, value, "one value", "make the networks agree"))
+                problems.append(Problem(name, column.name, None, value, "one value", _agreement(name)))
             row[column.name] = said[0] if len(said) else column.default_value
         rows.append(row)
     return pd.concat([stacked[~shared], pd.DataFrame(rows)], ignore_index=True) if rows else stacked
+
+
+def _agreement(table: str) -> str:
+    if table == "accounts":
+        return "name accounts by trader and exchange in each network, for example account='trader@exchange'"
+    return "make the networks agree"
 
 
 def _silent(column: Any, value: Any) -> bool:

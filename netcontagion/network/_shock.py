@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from netcontagion.network._network import ExposureNetwork
 
-__all__ = ["Shock"]
+__all__ = ["Shock", "check_call"]
 
 _PriceMove = tuple[tuple[tuple[Any, float], ...], bool]
 
@@ -84,6 +84,9 @@ class Shock:
     @classmethod
     def default(cls, *nodes: Any) -> Shock:
         """Let traders fail: wallets and external assets become 0, accounts are closed out, they stop responding."""
+        for node in nodes:
+            if isinstance(node, (list, set, dict)):
+                raise TypeError(f"name traders one by one, Shock.default('a', 'b'), not as a {type(node).__name__}")
         if not nodes:
             message = "name at least one trader that defaults"
             raise ValueError(message)
@@ -184,6 +187,29 @@ class Shock:
         parts += [f"outage of {', '.join(sorted(map(str, self.outages)))}"] if self.outages else []
         parts += [f"depth x {self.depth_factor:g}"] if self.depth_factors else []
         return ", ".join(parts) or "no shock"
+
+
+def check_call(net: object, shock: object, *, optional: bool = False) -> None:
+    """Refuse, before any work, what is no network, no shock, or a shock with a name the network does not know.
+
+    Raises
+    ------
+    TypeError
+        Not an ``ExposureNetwork``, or not a ``Shock``.
+    UnknownLabelError
+        Naming the nearest labels.
+    """
+    from netcontagion.network._network import ExposureNetwork
+
+    if not isinstance(net, ExposureNetwork):
+        raise TypeError(f"the network comes first and is an ExposureNetwork, not {type(net).__name__}")
+    if shock is None and optional:
+        return
+    if not isinstance(shock, Shock):
+        raise TypeError(f"the shock is a Shock, for example Shock.price({{'ETH': -0.3}}), not {type(shock).__name__}")
+    shock.price_factors(net)
+    shock.external_assets(net)
+    shock.out(net)
 
 
 def _number(value: object) -> bool:
