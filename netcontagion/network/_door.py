@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["OTHERS", "Door", "factorize", "label_problem", "read_columns"]
+__all__ = ["OTHERS", "Door", "clean_text", "factorize", "label_problem", "read_columns"]
 
 OTHERS = "others@"
 
@@ -184,7 +184,7 @@ class Door:
         if array.dtype.kind not in "OUT":
             self.add(column, None, f"labels of type {array.dtype}", "give text or whole numbers", "text or integers")
             return ~bad
-        if _clean_text(array):
+        if clean_text(array):
             return bad
         kinds = set()
         for row, value in enumerate(array.tolist()):
@@ -301,7 +301,7 @@ def _allowed(column: Column) -> str:
     return " or ".join(column.choices) if column.choices else "text"
 
 
-def _clean_text(array: NDArray[Any]) -> bool:
+def clean_text(array: NDArray[Any]) -> bool:
     """Whether all labels are text without spaces around it: the quick way through for millions of them."""
     import pandas as pd
 

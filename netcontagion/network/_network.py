@@ -284,11 +284,11 @@ class ExposureNetwork:
         """Sha256 of all labels and tables; the same for every order of the rows that were given."""
         digest = hashlib.sha256(f"{self.numeraire}|{self.complete}".encode())
         for kind in _NODE_KINDS:
-            digest.update("\n".join(map(str, self._labels[kind].to_numpy(dtype=object).tolist())).encode())
+            digest.update(_text_bytes(self._labels[kind].to_numpy(dtype=object)))
         for name, table in self._columns.items():
             for column, values in table.items():
-                data = "\n".join(map(str, values.tolist())).encode() if values.dtype == object else values.tobytes()
-                digest.update(f"|{name}.{column}|".encode() + data)
+                digest.update(f"|{name}.{column}|".encode())
+                digest.update(_word_bytes(values) if values.dtype == object else values.tobytes())
         return digest.hexdigest()
 
     def replace(self, **changes: Any) -> ExposureNetwork:
@@ -492,6 +492,19 @@ def _reconcile(name: str, stacked: pd.DataFrame, keys: list[str], problems: list
             row[column.name] = said[0] if len(said) else column.default_value
         rows.append(row)
     return pd.concat([stacked[~shared], pd.DataFrame(rows)], ignore_index=True) if rows else stacked
+
+
+def _text_bytes(labels: NDArray[Any]) -> bytes:
+    names = labels.tolist()
+    return "\n".join(names if all(type(name) is str for name in names) else map(repr, names)).encode()
+
+
+def _word_bytes(words: NDArray[Any]) -> bytes:
+    """Bytes of a column of few different words: each once, then their codes."""
+    import pandas as pd
+
+    codes, distinct = pd.factorize(words)
+    return _text_bytes(np.asarray(distinct, dtype=object)) + codes.astype(np.int32).tobytes()
 
 
 def _agreement(table: str) -> str:
