@@ -506,7 +506,8 @@ def _title(result: Any, share: float) -> str:
 
 
 def _provenance(result: Any) -> dict[str, Any]:
-    return dict(getattr(result, "provenance", None) or {})
+    """Return what was run; ``facts`` spare the hash of the data that ``provenance`` holds."""
+    return dict(getattr(result, "facts", None) or getattr(result, "provenance", None) or {})
 
 
 def _run_notes(result: Any) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ class CascadeResult:
         SETTLED, EXHAUSTED (accounts below health 1 remain that nobody can or will close) or MAX_ROUNDS.
     assumptions : tuple of str
         What was assumed for what the network leaves open.
+    facts : dict
+        What was run: ``provenance`` without the hash of the data, which takes a while for a million accounts.
     provenance : dict
         Versions, seed, shock, assets moved, rounds, options, and the sha256 of the network's data.
     """
@@ -51,7 +53,7 @@ class CascadeResult:
     clearing: ClearingResult | None
     status: Status
     assumptions: tuple[str, ...]
-    _facts: dict[str, Any]
+    facts: dict[str, Any]
     _play: Play
     _bearer_losses: NDArray[np.float64]
     _laws: Laws
@@ -63,7 +65,7 @@ class CascadeResult:
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
         """What was run on what: versions, seed, shock, assets moved, rounds, options, sha256 of the data."""
-        return {**self._facts, "data_sha256": self.network.data_hash}
+        return {**self.facts, "data_sha256": self.network.data_hash}
 
     # tables -------------------------------------------------------------------------------------------------------
 
@@ -262,10 +264,10 @@ class CascadeResult:
         from netcontagion.network._display import money
 
         accounts, exchanges, unit = self.accounts, self.exchanges, self.network.numeraire
-        seed = self._facts["seed"]
-        head = f"Cascade  {self.shock} | {self._facts['rounds']} rounds, {self.status.name.lower()}"
+        seed = self.facts["seed"]
+        head = f"Cascade  {self.shock} | {self.facts['rounds']} rounds, {self.status.name.lower()}"
         head += f" | seed {seed}" if seed is not None else ""
-        moved = self._facts["assets_moved"]
+        moved = self.facts["assets_moved"]
         helped = accounts["topped_up"] & ~accounts["liquidated"]
         calls = (
             f"{int(accounts['called'].sum()):,} margin calls: {int(helped.sum()):,} topped up, "
@@ -330,7 +332,7 @@ def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult
         clearing=clearing,
         status=ending.status,
         assumptions=_assumptions(play),
-        _facts=facts,
+        facts=facts,
         _play=play,
         _bearer_losses=losses,
         _laws=laws,
