@@ -353,3 +353,40 @@ def test_a_preset_completes_a_book():
     table = LONG[LONG["at"] == "L"].replace({"what": {"ETH": "WETH"}})
     net = from_long(table, markets=markets.assign(close_factor=0.5), prices={"WETH": 2000.0, "USDC": 1.0})
     assert net.health()["ann"] > 1
+
+
+def test_accounts_sort_by_their_own_names_where_one_trader_begins_like_another():
+    table = LONG.replace({"who": {"bob": "ann!"}})  # "ann!@M" sorts before "ann@L", though "ann" sorts before "ann!"
+    net = from_long(table)
+    assert net.labels("accounts").tolist() == ["ann!@M", "ann@L", "ann@M", "others@L", "others@M"]
+    assert net.accounts["trader"].tolist()[:3] == ["ann!", "ann", "ann"]
+    assert net.balances.loc[("ann!@M", "ETH"), "deposited"] == 2.0
+    tables = {name: getattr(net, name).reset_index() for name in ("accounts", "balances", "markets", "assets")}
+    assert_same(nc.ExposureNetwork(**tables), net)
+
+
+def test_two_accounts_that_would_bear_one_name_are_refused():
+    table = pd.DataFrame({"who": ["a@L", "a"], "at": ["M", "L@M"], "what": "ETH", "side": "collateral", "units": 1.0})
+    assert ("accounts", "account", 1) in refused(from_long, table)
+
+
+def test_numbered_traders_sort_as_numbers():
+    net = from_long(LONG.replace({"who": {"ann": 10, "bob": 9}}).loc[lambda t: t["at"] == "M"])
+    assert net.labels("traders").tolist() == [9, 10, "others@M"]
+    assert net.balances.loc[(9, "ETH"), "deposited"] == 2.0
+
+
+def test_a_trader_of_a_reserved_name_is_refused_where_it_stands():
+    for table in (LONG, LONG[LONG["at"] == "M"]):
+        found = refused(from_long, table.replace({"who": {"bob": "others@desk"}}))
+        assert {(name, column) for name, column, _ in found} == {("table", "who")}
+
+
+def test_rows_that_the_network_added_are_derived_anew():
+    net = from_long()
+    held = net.balances.reset_index().merge(net.accounts[["trader", "exchange"]].reset_index(), on="account")
+    roles = {"trader": "trader", "exchange": "exchange", "asset": "asset"}
+    again = builders.from_table(
+        held, **roles, collateral="deposited", debt="borrowed", amount=True, markets=MARKETS, prices=PRICES
+    )
+    assert_same(again, net)

@@ -77,6 +77,14 @@ def test_imports_go_down_only(path):
         assert down or (room, other) in SIDEWAYS | GROUND, f"{path.name} ({room}) imports {other}"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_is_entered_by_its_door(path):
+    for name in imported(path):
+        room, *inside = name.split(".")[1:]
+        stranger = room != room_of(path) and room in ROOMS
+        assert not (stranger and inside and inside[0].startswith("_")), f"{path.name} imports {name}"
+
+
 def test_this_test_sees_imports_inside_functions():
     names = set(imported(PACKAGE / "network" / "_network.py"))
     assert {"netcontagion.network._storage", "netcontagion.errors"} <= names

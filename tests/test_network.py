@@ -657,3 +657,17 @@ def test_an_empty_corner_is_not_an_error():
     assert net.assumptions == ()
     assert net.exposures("traders", "assets").matrix.shape == (1, 0)
     assert all(isinstance(getattr(net, name), pd.DataFrame) for name in TABLES)
+
+
+@pytest.mark.parametrize("table", ["accounts", "balances", "positions"])
+def test_rows_of_others_at_an_exchange_that_is_none_are_refused_not_dropped(table):
+    tables = lending_tables()
+    tables["balances"] = {key: [*values] for key, values in tables["balances"].items()}
+    if table == "accounts":
+        tables["accounts"] = {"account": ["ann", "others@x"], "trader": ["ann", "others@x"], "exchange": ["Lend", "x"]}
+        tables["exchanges"] = {"exchange": ["Lend"]}
+    elif table == "balances":
+        tables["balances"]["account"][-1] = "others@Lend2"
+    else:
+        tables["positions"] = {"account": ["others@Lend2"], "asset": ["ETH"], "quantity": [1.0], "entry_price": [1.0]}
+    assert table in {found[0] for found in refused(nc.ExposureNetwork, **tables)}

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.errors import Problem, SchemaError, nearest
-from netcontagion.network import ExposureNetwork
-from netcontagion.network._door import Door, factorize, label_problem, read_columns
-from netcontagion.network._schema import Column
+from netcontagion.network import Column, Door, ExposureNetwork, factorize, label_problem, read_columns
 
 if TYPE_CHECKING:
     import pandas as pd

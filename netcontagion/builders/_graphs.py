@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.errors import Problem, SchemaError
-from netcontagion.network import ExposureNetwork
-from netcontagion.network._convert import tables_of_graph
+from netcontagion.network import ExposureNetwork, tables_of_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,9 +8,7 @@ import numpy as np
 
 from netcontagion._arrays import plain
 from netcontagion.errors import Problem, SchemaError
-from netcontagion.network import ExposureNetwork
-from netcontagion.network._door import Door, read_columns
-from netcontagion.network._schema import Column
+from netcontagion.network import Column, Door, ExposureNetwork, read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

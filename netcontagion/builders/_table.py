@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.errors import Problem, SchemaError, nearest
-from netcontagion.network import ExposureNetwork
-from netcontagion.network._door import Door, clean_text, factorize, label_problem, read_columns
-from netcontagion.network._schema import Column, schema
+from netcontagion.network import (
+    OTHERS,
+    Coded,
+    Column,
+    Door,
+    ExposureNetwork,
+    clean_text,
+    code_labels,
+    factorize,
+    is_others,
+    label_problem,
+    read_columns,
+    schema,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
     from numpy.typing import NDArray
 
 __all__ = ["from_table"]
@@ -117,8 +129,7 @@ class _Reading:
     amount: str | bool | None
     value: str | bool | None
     door: Door = field(default_factory=Door)
-    codes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    labels: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, Coded] = field(default_factory=dict)  # trader, exchange, asset and, where given, account
     quantities: list[tuple[int, NDArray[np.float64], NDArray[np.bool_]]] = field(default_factory=list)
     good: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
     given: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # rows of markets and accounts as given, -1: none
@@ -167,6 +178,7 @@ class _Reading:
         for role in ("trader", "exchange", "asset", "account"):
             if self.names[role] is not None:
                 self._read_labels(role)
+        self._drop_others()
         if self.wide:
             for place, role in enumerate(("collateral", "debt")):
                 units = self._read_numbers(str(self.names[role]))
@@ -194,7 +206,16 @@ class _Reading:
             self.problem(name, row, None if code < 0 else uniques[code], *(said or ("a label", "")))
         self.good &= clean[codes]
         place = np.where(clean, np.cumsum(clean) - 1, 0)
-        self.codes[role], self.labels[role] = place[codes], np.asarray(uniques)[clean[:-1]]
+        self.keys[role] = code_labels(place[codes], np.asarray(uniques)[clean[:-1]])
+
+    def _drop_others(self) -> None:
+        """Leave out the rows of ``others@<exchange>``, which the network derives; no other trader has such a name."""
+        for role, keys in ((role, self.keys[role]) for role in ("trader", "account") if role in self.keys):
+            for row in np.flatnonzero(is_others(keys) & self.good).tolist():
+                self.good[row] = False
+                if keys[row] != f"{OTHERS}{self.keys['exchange'][row]}":
+                    allowed = f"a label that does not start with {OTHERS!r}, kept for what the network adds"
+                    self.problem(self.names[role], row, keys[row], allowed, "give it another name")
 
     def _read_numbers(self, name: str) -> NDArray[np.float64]:
         column = Column("table", name, False, False, "number", "", "required", "[0, inf)", "")
@@ -243,18 +264,15 @@ class _Reading:
         return replace(problem, row=None if row < 0 else row)
 
     def _tables(self, markets: Any, accounts: Any, prices: Any) -> dict[str, Any]:
-        account, account_labels = self._accounts()
+        account = self._accounts()
         market_table = self._market_table(markets)
         asset_table, marks = self._price_tables(prices, market_table)
         self._check_assets(asset_table, market_table)
-        units = self._balances(account, account_labels, marks, asset_table, market_table)
-        rows = _first_rows(account, np.flatnonzero(self.good), len(account_labels))
-        account_table = {
-            "account": account_labels[account[rows]],
-            "trader": _categorical(self.codes["trader"][rows], self.labels["trader"]),
-            "exchange": _categorical(self.codes["exchange"][rows], self.labels["exchange"]),
-        }
-        _check_one_owner(self, account)
+        units = self._balances(account, marks, asset_table, market_table)
+        rows = _first_rows(account, np.flatnonzero(self.good))
+        rows = rows[rows >= 0]
+        account_table = {"account": account[rows]} | {role: self.keys[role][rows] for role in ("trader", "exchange")}
+        self._check_one_owner()
         if accounts is not None:
             account_table |= self._known_accounts(accounts, account_table)
         tables = {"markets": market_table, "accounts": account_table, "balances": units}
@@ -262,39 +280,50 @@ class _Reading:
             tables["assets"] = asset_table
         return tables
 
-    def _accounts(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        if "account" in self.codes:
-            return self.codes["account"], self.labels["account"]
-        trader, exchange = self.codes["trader"], self.codes["exchange"]
-        if len(self.labels["exchange"]) == 1:
-            return trader, self.labels["trader"]
+    def _accounts(self) -> Coded:
+        """Find the account of every row."""
+        trader, exchange = self.keys["trader"], self.keys["exchange"]
+        if "account" in self.keys or len(exchange.categories) == 1:
+            return self.keys.get("account", trader)
         import pandas as pd
 
-        codes, pairs = pd.factorize(np.where(self.good, trader * len(self.labels["exchange"]) + exchange, -1))
-        who, where = np.divmod(pairs, len(self.labels["exchange"]))
-        named = zip(self.labels["trader"][who].tolist(), self.labels["exchange"][where].tolist(), strict=True)
-        labels = np.empty(len(pairs), dtype=object)
-        labels[:] = [f"{owner}@{venue}" for owner, venue in named]
-        return codes, labels
+        codes, n_exchanges = np.zeros(len(trader), dtype=np.int64), len(exchange.categories)
+        codes[self.good], pairs = pd.factorize((trader.codes * n_exchanges + exchange.codes)[self.good], sort=True)
+        who, where = np.divmod(pairs, n_exchanges)
+        named = zip(trader.categories[who].tolist(), exchange.categories[where].tolist(), strict=True)
+        return code_labels(codes, [f"{owner}@{venue}" for owner, venue in named])
+
+    def _check_one_owner(self) -> None:
+        """Check that an account belongs to one trader on one exchange."""
+        if "account" not in self.keys:
+            return
+        account, rows = self.keys["account"], np.flatnonzero(self.good)
+        first = _first_rows(account, rows)[account.codes]
+        for role in ("trader", "exchange"):
+            keys = self.keys[role]
+            for row in rows[keys.codes[rows] != keys.codes[first[rows]]].tolist():
+                cure = f"one {role} per account; give the accounts names of their own"
+                self.problem(self.names["account"], row, keys[row], f"the {role} of row {first[row]}", cure)
 
     def _balances(
         self,
-        account: NDArray[np.int64],
-        account_labels: NDArray[Any],
+        account: Coded,
         marks: dict[tuple[Any, Any], float],
         asset_table: Any,
         market_table: Any,
     ) -> dict[str, Any]:
         rate = self._unit_values(marks, asset_table, market_table) if self.value is not None else None
-        asset, n_assets = self.codes["asset"], len(self.labels["asset"])
+        asset = self.keys["asset"]
+        n_assets = len(asset.categories)
         keys, parts = [], []
         for place, numbers, chosen in self.quantities:
             rows = np.flatnonzero(chosen & self.good)
-            key = account[rows] * n_assets + asset[rows]
-            self._check_repeats(key, rows, account_labels, place)
+            key = account.codes[rows] * n_assets + asset.codes[rows]
             amounts = numbers[rows] if rate is None else numbers[rows] / rate[rows]
             order = np.argsort(key, kind="stable")  # found in order, a place in ``distinct`` costs no cache miss
-            keys.append(key[order])
+            key, rows = key[order], rows[order]
+            self._check_repeats(key, rows, account.categories, place)
+            keys.append(key)
             parts.append((place, amounts[order]))
         joined = np.sort(np.concatenate(keys))
         distinct = joined[np.append(True, joined[1:] != joined[:-1])] if len(joined) else joined
@@ -302,19 +331,18 @@ class _Reading:
         for key, (place, amounts) in zip(keys, parts, strict=True):
             filled[place, np.searchsorted(distinct, key)] = amounts
         return {
-            "account": _categorical(distinct // n_assets, account_labels),
-            "asset": _categorical(distinct % n_assets, self.labels["asset"]),
+            "account": replace(account, codes=distinct // n_assets),
+            "asset": replace(asset, codes=distinct % n_assets),
             "deposited": filled[0],
             "borrowed": filled[1],
         }
 
-    def _check_repeats(self, key: NDArray[np.int64], rows: NDArray[np.intp], labels: NDArray[Any], place: int) -> None:
-        order = np.argsort(key, kind="stable")
-        same = order[1:][key[order][1:] == key[order][:-1]]
-        for row in sorted(rows[same].tolist()):
-            n_assets = len(self.labels["asset"])
-            code = int(key[np.searchsorted(rows, row)])
-            label = (labels[code // n_assets], self.labels["asset"][code % n_assets], ("collateral", "debt")[place])
+    def _check_repeats(self, key: NDArray[np.int64], rows: NDArray[np.intp], labels: pd.Index, place: int) -> None:
+        """Note the rows whose key stood before; both come sorted by key."""
+        assets = self.keys["asset"].categories
+        same = np.flatnonzero(key[1:] == key[:-1]) + 1
+        for row, code in sorted(zip(rows[same].tolist(), key[same].tolist(), strict=True)):
+            label = (labels[code // len(assets)], assets[code % len(assets)], ("collateral", "debt")[place])
             self.problem("account, asset, side", row, label, "one row per key", "sum or drop the repeated rows")
 
     def _check_assets(self, assets: Any, markets: dict[str, Any]) -> None:
@@ -322,9 +350,12 @@ class _Reading:
         if assets is None and "price" not in markets:
             return  # no price at all: the network says so once
         known = set((markets if assets is None else assets).get("asset", ()))
-        for code, label in enumerate(self.labels["asset"].tolist()):
-            rows = np.flatnonzero((self.codes["asset"] == code) & self.good)
-            if label not in known and len(rows):
+        asset = self.keys["asset"]
+        for code, label in enumerate(asset.categories.tolist()):
+            if label in known:
+                continue
+            rows = np.flatnonzero((asset.codes == code) & self.good)
+            if len(rows):
                 near = nearest(label, known)
                 cure = f"did you mean {near[0]!r}?" if near else "give its price in prices= or markets.price"
                 self.problem(self.names["asset"], int(rows[0]), label, "an asset with a price", cure)
@@ -336,16 +367,17 @@ class _Reading:
         """Price per unit on each row, to turn money into units."""
         by_asset = _price_by(assets, ("asset",)) if assets is not None else {}
         own = _price_by(markets, ("exchange", "asset")) | marks
-        venues, names = self.labels["exchange"], self.labels["asset"]
-        pairs = [(venue, name) for venue in venues.tolist() for name in names.tolist()]
+        exchange, asset = self.keys["exchange"], self.keys["asset"]
+        venues, names = exchange.categories.tolist(), asset.categories.tolist()
+        pairs = [(venue, name) for venue in venues for name in names]
         grid = np.array([own.get(pair, by_asset.get(pair[1], np.nan)) for pair in pairs]).reshape(
             len(venues), len(names)
         )
-        rate = grid[self.codes["exchange"], self.codes["asset"]] if grid.size else np.ones(len(self.good))
+        rate = grid[exchange.codes, asset.codes] if grid.size else np.ones(len(self.good))
         wrong = self.good & ~((rate > 0) & np.isfinite(rate))
         shown = set()
         for row in np.flatnonzero(wrong).tolist():
-            pair = (venues[self.codes["exchange"][row]], names[self.codes["asset"][row]])
+            pair = (exchange[row], asset[row])
             if pair not in shown:
                 shown.add(pair)
                 cure = "give prices= or markets.price; what is known by value only has price 1 and kind residual"
@@ -395,7 +427,7 @@ class _Reading:
             return {}
         if "exchange" in columns:
             return columns
-        exchanges = self.labels["exchange"]
+        exchanges = self.keys["exchange"].categories.to_numpy()
         self.given["markets"] = np.tile(np.arange(size), len(exchanges))
         repeated = {name: np.tile(values, len(exchanges)) for name, values in columns.items()}
         return {"exchange": np.repeat(exchanges, size), **repeated}
@@ -499,29 +531,8 @@ def _objects(values: list[Any]) -> NDArray[Any]:
     return np.asarray(read_columns({"values": values})["values"])
 
 
-def _categorical(codes: NDArray[np.int64], labels: Any) -> Any:
-    import pandas as pd
-
-    return pd.Categorical.from_codes(codes, categories=pd.Index(labels, tupleize_cols=False), validate=False)
-
-
-def _first_rows(account: NDArray[np.int64], rows: NDArray[np.intp], size: int) -> NDArray[np.int64]:
-    """Row of the first mention of every account."""
-    first = np.full(size, -1, dtype=np.int64)
-    first[account[rows][::-1]] = rows[::-1]
-    return first[first >= 0]
-
-
-def _check_one_owner(reading: _Reading, account: NDArray[np.int64]) -> None:
-    """Check that an account belongs to one trader on one exchange."""
-    if "account" not in reading.codes:
-        return
-    rows = np.flatnonzero(reading.good)
-    first = np.full(len(reading.labels["account"]), -1, dtype=np.int64)
-    first[account[rows][::-1]] = rows[::-1]
-    for role in ("trader", "exchange"):
-        codes = reading.codes[role]
-        for row in rows[codes[rows] != codes[first[account[rows]]]].tolist():
-            label = reading.labels[role][codes[row]]
-            cure = f"one {role} per account; give the accounts names of their own"
-            reading.problem(reading.names["account"], row, label, f"the {role} of row {first[account[row]]}", cure)
+def _first_rows(keys: Coded, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Row of the first mention of every label among some rows, -1: none."""
+    first = np.full(len(keys.categories), -1, dtype=np.int64)
+    first[keys.codes[rows][::-1]] = rows[::-1]
+    return first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion._arrays import group_sum
-from netcontagion.clearing._network import Estate, settle
+from netcontagion.clearing import Estate, settle
 from netcontagion.margining._state import (
     CHANNELS,
     COUNTERPARTY,
@@ -22,7 +22,7 @@ from netcontagion.margining._state import (
     units_by_location,
     wealth,
 )
-from netcontagion.network._door import OTHERS
+from netcontagion.network import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -261,7 +261,7 @@ class CascadeResult:
         return "\n".join(self._lines())
 
     def _lines(self) -> list[str]:
-        from netcontagion.network._display import money
+        from netcontagion.network import money
 
         accounts, exchanges, unit = self.accounts, self.exchanges, self.network.numeraire
         seed = self.facts["seed"]
@@ -298,7 +298,7 @@ class CascadeResult:
         return lines
 
     def _repr_html_(self) -> str:
-        from netcontagion.network._display import money
+        from netcontagion.network import money
 
         cells = "".join(
             f"<tr><th style='text-align:left'>{html.escape(str(name))}</th><td>"

@@ -10,7 +10,8 @@ import numpy as np
 from netcontagion._arrays import group_sum, plain
 from netcontagion.errors import Problem, nearest
 from netcontagion.network._checks import check_assets, check_margin, check_rulebooks, check_tiers
-from netcontagion.network._door import OTHERS, Door, factorize
+from netcontagion.network._door import Door
+from netcontagion.network._labels import OTHERS, Coded, factorize, is_others
 from netcontagion.network._schema import schema
 
 if TYPE_CHECKING:
@@ -94,41 +95,37 @@ def _open(door: Door, assembly: Assembly, tables: Mapping[str, Any]) -> dict[str
 def _strip_others(door: Door, raw: dict[str, Columns]) -> None:
     """Drop the rows of ``others@`` traders: they are always derived anew from the book.
 
-    A row that only looks like one (a trader of another kind, an account of another trader) is refused, never dropped.
+    A row that only looks like one (a trader of another kind, an account of another trader, the name of no exchange) is
+    refused, never dropped.
     """
-    for name, key, other in (
-        ("traders", "trader", "kind"),
-        ("accounts", "account", "trader"),
-        ("balances", "account", None),
-        ("positions", "account", None),
-    ):
+    sources = ["exchanges"] if "exchanges" in raw else ["accounts", "markets", "tiers"]
+    names: set[str] | None = None
+    for name, key in {"traders": "trader", **dict.fromkeys(("accounts", "balances", "positions"), "account")}.items():
         table = raw.get(name, {})
-        derived = _is_others(table[key]) if key in table else np.zeros(0, dtype=bool)
-        rows = np.flatnonzero(derived).tolist()
-        alike = [row for row in rows if other is not None and not _is_derived(table, row, key, other)]
-        for row in alike:
+        like = np.flatnonzero(is_others(table[key])) if key in table else np.zeros(0, dtype=np.intp)
+        if not len(like):
+            continue
+        if names is None:
+            names = {f"{OTHERS}{label}" for label in _gather(raw, [(n, "exchange") for n in sources]).tolist()}
+        wrong = [row for row in like.tolist() if not _is_derived(name, table, row, names)]
+        for row in wrong:
             allowed = f"a label that does not start with {OTHERS!r}, kept for what the network adds"
             door.add(schema()[name][key], row, table[key][row], "give it another name", allowed)
-        if rows and not alike:
-            raw[name] = {column: values[~derived] for column, values in table.items()}
-            door.given[name] = np.flatnonzero(~derived)
+        if not wrong:
+            kept = np.setdiff1d(np.arange(len(table[key])), like)
+            raw[name] = {column: values[kept] for column, values in table.items()}
+            door.given[name] = kept
 
 
-def _is_derived(table: Columns, row: int, key: str, other: str) -> bool:
-    """Tell a row the network added: a trader of kind ``others``, an account of the trader of its own name."""
-    return other in table and table[other][row] == (table[key][row] if key == "account" else "others")
-
-
-def _is_others(values: Any) -> NDArray[np.bool_]:
-    if hasattr(values, "categories"):
-        hit = _is_others(values.categories)
-        return np.append(hit, False)[values.codes] if hit.any() else np.zeros(len(values), dtype=bool)
-    if np.asarray(values).dtype.kind in "iuf":
-        return np.zeros(len(values), dtype=bool)
-    labels = np.asarray(values, dtype=object).tolist()
-    if OTHERS not in "\n".join(map(str, labels)):
-        return np.zeros(len(values), dtype=bool)
-    return np.array([isinstance(label, str) and label.startswith(OTHERS) for label in labels], dtype=bool)
+def _is_derived(name: str, table: Columns, row: int, names: set[str]) -> bool:
+    """Tell a row the network added: of a trader of kind ``others``, of that trader's account on its exchange."""
+    if name == "traders":
+        return table["trader"][row] in names and "kind" in table and table["kind"][row] == "others"
+    label = table["account"][row]
+    if name == "accounts":
+        trader, exchange = (table[column][row] if column in table else None for column in ("trader", "exchange"))
+        return label in names and bool(trader == label == f"{OTHERS}{exchange}")
+    return label in names
 
 
 # inference of tables that were left out ---------------------------------------------------------------------------
@@ -180,7 +177,7 @@ def _infer_traders(_door: Door, assembly: Assembly, raw: dict[str, Columns]) -> 
         addressed = [node[1] for node in nodes if isinstance(node, tuple) and len(node) == 2 and node[0] == "trader"]
         bare = [node for node in nodes.tolist() if not isinstance(node, tuple) and node not in exchanges]
         found = _object_or_int(list(dict.fromkeys([*found.tolist(), *addressed, *bare])))
-    found = found[~_is_others(found)]
+    found = found[~is_others(found)]
     if len(found):
         raw["traders"] = {"trader": found}
     return sources + ends
@@ -221,18 +218,20 @@ def _infer_assets(door: Door, assembly: Assembly, raw: dict[str, Columns]) -> li
     return sources
 
 
-def _gather(raw: dict[str, Columns], places: list[tuple[str, str]]) -> NDArray[Any]:
+def _gather(raw: dict[str, Columns], places: list[tuple[str, str]]) -> Any:
+    """Return the labels in use, each once."""
     import pandas as pd
 
+    given = [raw[table][column] for table, column in places if column in raw.get(table, {})]
     found: list[Any] = []
-    for table, column in places:
-        values = raw.get(table, {}).get(column)
-        if values is not None:
-            if hasattr(values, "codes"):
-                used = np.bincount(values.codes[values.codes >= 0], minlength=len(values.categories)) > 0
-                found.append(np.asarray(values.categories, dtype=object)[used])
-            else:
-                found.append(pd.unique(np.asarray(values)))
+    for values in given:
+        if hasattr(values, "codes"):
+            used = np.bincount(values.codes[values.codes >= 0], minlength=len(values.categories)) > 0
+            if len(given) == 1 and isinstance(values, Coded) and used.all():
+                return Coded(np.arange(len(used)), values.categories)
+            found.append(np.asarray(values.categories, dtype=object)[used])
+        else:
+            found.append(pd.unique(np.asarray(values)))
     found = [_object_or_int(part.tolist()) for part in found]
     if not found:
         return np.array([], dtype=object)
@@ -343,10 +342,19 @@ def _key_order(door: Door, name: str, raw: Columns, columns: Columns) -> NDArray
     known = np.logical_and.reduce(
         [array >= 0 for key, array in zip(keys, arrays, strict=True) if array.dtype == np.int32]
     )
-    order = np.lexsort(arrays[::-1])
+    order = np.arange(len(arrays[0])) if _in_order(arrays) else np.lexsort(arrays[::-1])
     ranked = order[known[order]]
     door.unique(name, arrays, ranked, [raw.get(key, columns[key]) for key in keys])
     return order
+
+
+def _in_order(keys: list[NDArray[Any]]) -> bool:
+    """Whether rows are sorted by their keys, the first one first."""
+    sorted_, tied = True, np.ones(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys:
+        sorted_ = sorted_ and not (tied & (key[1:] < key[:-1])).any()
+        tied &= key[1:] == key[:-1]
+    return bool(sorted_)
 
 
 def node_index(traders: pd.Index, exchanges: pd.Index) -> pd.Index:
@@ -515,8 +523,7 @@ def _append_others(assembly: Assembly, labels: list[str], exchanges: list[int]) 
     first_trader, first_account = len(assembly.labels["traders"]), len(assembly.labels["accounts"])
     for name in ("traders", "accounts"):
         index = assembly.labels[name]
-        joined = pd.Index(_object_or_int([*index.to_numpy(dtype=object).tolist(), *labels]), name=index.name)
-        assembly.labels[name] = joined
+        assembly.labels[name] = index.append(pd.Index(labels, name=index.name))
     traders = [{"kind": "others", "policy": "passive"} for _ in labels]
     _append_rows(assembly, "traders", traders)
     _append_rows(

@@ -13,7 +13,7 @@ import numpy as np
 
 from netcontagion._arrays import plain
 from netcontagion.errors import ContagionError
-from netcontagion.network._door import OTHERS
+from netcontagion.network._labels import OTHERS
 from netcontagion.network._schema import schema
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ Nothing is half loaded: every problem of every table is collected and raised in 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,15 +13,14 @@ import numpy as np
 
 from netcontagion._arrays import plain
 from netcontagion.errors import SHOWN_PROBLEMS, Problem, SchemaError, nearest
+from netcontagion.network._labels import Coded, clean_text, factorize, is_null, label_problem, rank
 from netcontagion.network._schema import Column, schema
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["OTHERS", "Door", "clean_text", "factorize", "label_problem", "read_columns"]
-
-OTHERS = "others@"
+__all__ = ["Door", "read_columns"]
 
 
 def read_columns(table: Any) -> dict[str, Any]:
@@ -164,16 +162,14 @@ class Door:
         """Check a key of labels; return them sorted, and the order that sorts them (None where they do not hold)."""
         import pandas as pd
 
+        if isinstance(values, Coded) and values.is_key:
+            return values.categories.rename(column.name), np.arange(len(values))
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
         bad = self._label_problems(column, array)
         index = pd.Index(array[~bad] if bad.any() else array, tupleize_cols=False, name=column.name)
-        if not bad.any():  # sorting shows what stands twice at a fraction of the price of hashing every label
-            names = index.to_numpy(dtype=object).tolist()
-            order = sorted(range(len(names)), key=names.__getitem__)
-            ranked = [names[place] for place in order]
-            if not any(map(operator.eq, ranked, ranked[1:])):
-                places = np.array(order, dtype=np.intp)
-                return index[places], places
+        order = None if bad.any() else rank(index)
+        if order is not None:
+            return index[order], order
         rows = np.flatnonzero(~bad)
         for place in np.flatnonzero(index.duplicated()).tolist():
             self.add(column, int(rows[place]), index[place], "keep one row of each key", "no label twice")
@@ -202,6 +198,8 @@ class Door:
 
     def codes(self, column: Column, values: Any, labels: pd.Index) -> NDArray[np.int32]:
         """Turn labels into integer codes; unknown and empty ones are problems (empty is -1 where allowed)."""
+        if isinstance(values, Coded) and values.ranked and values.categories.is_(labels):
+            return values.codes.astype(np.int32)
         rows, uniques = factorize(values)
         where = labels.get_indexer(_plain_index(uniques))
         codes = np.where(rows >= 0, where[rows], -1).astype(np.int32) if len(where) else np.full(len(rows), -1, "i4")
@@ -230,7 +228,7 @@ class Door:
         empty = np.isnan(array)
         if not column.nullable:
             for row in np.flatnonzero(empty).tolist():
-                if _is_null(values, row):
+                if is_null(plain(values[row])):
                     self.add(column, row, None, _null_cure(column))
         outside = ~empty & ~column.interval.holds(array)
         for row in np.flatnonzero(outside).tolist():
@@ -244,7 +242,7 @@ class Door:
     def words(self, column: Column, values: Any) -> NDArray[np.object_]:
         """Check a column of text: words of the list where there is one, no stray spaces."""
         array = np.asarray(values, dtype=object)
-        words = np.array([None if _null(value) else value for value in array.tolist()], dtype=object)
+        words = np.array([None if is_null(value) else value for value in array.tolist()], dtype=object)
         for row, word in enumerate(words.tolist()):
             if word is None:
                 if not column.nullable:
@@ -303,41 +301,6 @@ def _allowed(column: Column) -> str:
     return " or ".join(column.choices) if column.choices else "text"
 
 
-def clean_text(array: NDArray[Any]) -> bool:
-    """Whether all labels are text without spaces around it: the quick way through for millions of them."""
-    import pandas as pd
-
-    if pd.api.types.infer_dtype(array, skipna=False) != "string":
-        return False
-    return all(text and text == text.strip() for text in array.tolist())
-
-
-def label_problem(value: object) -> tuple[str, str] | None:
-    """Say what is allowed instead of a value that cannot be a label, and the cure; None where it can."""
-    if isinstance(value, str):
-        if value and value == value.strip():
-            return None
-        return ("no spaces around a label", f"write {value.strip()!r}") if value else ("a label", "name the row")
-    if _null(value):
-        return "a label", "name the row"
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        return "text or an integer", "give text or a whole number"
-    return None
-
-
-def _null(value: object) -> bool:
-    """Tell None, NaN, NaT, pandas.NA and a masked cell from a value."""
-    if value is None or value is np.ma.masked or type(value).__name__ == "NAType":
-        return True
-    if isinstance(value, (str, bytes, tuple, list, np.ndarray)):
-        return False
-    return bool(value != value)  # noqa: PLR0124 NaN and NaT of any type
-
-
-def _is_null(values: Any, row: int) -> bool:
-    return _null(plain(values[row]))
-
-
 def _null_cure(column: Column) -> str:
     if column.required:
         return f"fill in {column.name}; an empty cell is never read as 0"
@@ -355,7 +318,7 @@ def _as_float(door: Door, column: Column, values: Any) -> NDArray[np.float64] | 
         return None
     result = np.full(len(array), np.nan)
     for row, value in enumerate(array.tolist()):
-        if _null(value):
+        if is_null(value):
             continue
         if isinstance(value, (bool, np.bool_, str, bytes, np.ndarray)) or not hasattr(value, "__float__"):
             door.add(column, row, value, "give a number, not text")
@@ -365,19 +328,6 @@ def _as_float(door: Door, column: Column, values: Any) -> NDArray[np.float64] | 
         except OverflowError:
             door.add(column, row, value, "give a number that fits 64 bits")
     return result
-
-
-def factorize(values: Any) -> tuple[NDArray[np.intp], Any]:
-    """Return codes and distinct labels; what cannot be a label (a list, say) becomes text, which no table knows."""
-    import pandas as pd
-
-    if isinstance(values, pd.Categorical):
-        return values.codes, values.categories
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    try:
-        return pd.factorize(array)
-    except TypeError:
-        return pd.factorize(np.array([repr(value) for value in array.tolist()], dtype=object))
 
 
 def _plain_index(uniques: Any) -> pd.Index:

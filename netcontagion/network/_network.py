@@ -13,7 +13,7 @@ import numpy as np
 from netcontagion._arrays import freeze, group_sum
 from netcontagion.errors import ContagionError, Problem, SchemaError, UnknownLabelError
 from netcontagion.network._assemble import Assembly, assemble, node_index
-from netcontagion.network._door import OTHERS
+from netcontagion.network._labels import OTHERS, Coded
 from netcontagion.network._margin import HEALTH_TOL, Book, build_book
 from netcontagion.network._schema import schema
 
@@ -300,7 +300,7 @@ class ExposureNetwork:
         for name in changes:
             if name not in known:
                 raise UnknownLabelError(name, known, "table")
-        kept = {name: self._table(name) for name in self._TABLES if len(next(iter(self._columns[name].values())))}
+        kept = _own_tables(self, [name for name in self._TABLES if name not in changes])
         merged: dict[str, Any] = {**kept, "numeraire": self.numeraire, "complete": self.complete, **changes}
         return ExposureNetwork(**merged)
 
@@ -411,6 +411,33 @@ def _cells(net: ExposureNetwork, column: Any, values: NDArray[Any]) -> Any:
     if column.dtype in ("text", "name"):
         return pd.array(values, dtype="O", copy=False)
     return values
+
+
+def _own_tables(net: ExposureNetwork, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Return tables as they were given: labels as codes, rows of ``others@`` left out."""
+    labels = {kind: net.labels(kind)[: len(net.labels(kind)) - net.derived(kind)] for kind in ("traders", "accounts")}
+    labels |= {kind: net.labels(kind) for kind in ("exchanges", "assets")}
+    tables = {}
+    for name in names:
+        columns, spec = net.columns(name), schema()[name]
+        key = {"balances": "account", "positions": "account"}.get(name)
+        size = len(next(iter(columns.values()))) if key is None else int((columns[key] < len(labels["accounts"])).sum())
+        size = len(labels[name]) if name in labels else size
+        if not size:
+            continue
+        tables[name] = {
+            column: Coded(np.arange(size), labels[name])
+            if spec[column].dtype == "label"
+            else _own_cells(net, spec[column], columns[column][:size], labels)
+            for column in spec
+        }
+    return tables
+
+
+def _own_cells(net: ExposureNetwork, column: Any, values: NDArray[Any], labels: dict[str, pd.Index]) -> Any:
+    if column.refers_to in labels and (values >= 0).all():
+        return Coded(values, labels[column.refers_to])
+    return _cells(net, column, values)
 
 
 def merge(*networks: ExposureNetwork) -> ExposureNetwork:
