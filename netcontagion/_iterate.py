@@ -1,4 +1,4 @@
-"""The only loop that can fail to end. It watches for NaN, stalls and the number of rounds."""
+"""The only loop that can fail to end. It watches for NaN, infinity, stalls and the number of rounds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def iterate(
     Parameters
     ----------
     step : callable
-        Takes the state, returns the new state, a residual (0 is perfect) and a status, None to go on.
+        Takes the state, returns the new state, a residual (0 is perfect) and a status, None to go on. A residual that
+        is NaN or infinite ends the loop as NONFINITE, whatever the status.
     state : object
         The starting state.
     max_rounds : int
@@ -49,7 +50,7 @@ def iterate(
     best, since, residual = math.inf, 0, math.inf
     for count in range(1, max_rounds + 1):
         state, residual, status = step(state)
-        if math.isnan(residual):
+        if not math.isfinite(residual):
             return Ending(state, count, Status.NONFINITE, residual)
         if status is not None:
             return Ending(state, count, status, residual)

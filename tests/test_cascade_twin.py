@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import netcontagion as nc
-from netcontagion.margining import _kernels as kernels
+from netcontagion.margining import _answers, _sales
 from netcontagion.margining._cascade import Play
 from netcontagion.margining._events import Events
-from netcontagion.margining._state import open_state
+from netcontagion.margining._opening import open_state
 from netcontagion.network import rulebook
 
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
@@ -639,9 +639,18 @@ def test_random_markets_reach_every_branch():
 
 def plain_kernels(patch):
     """Replace every kernel by the plain function it was compiled from."""
-    for name, value in list(vars(kernels).items()):
-        if hasattr(value, "compiled"):
-            patch.setattr(kernels, name, value.__wrapped__)
+    for module in (_answers, _sales):
+        for name, value in list(vars(module).items()):
+            if hasattr(value, "compiled"):
+                patch.setattr(module, name, value.__wrapped__)
+
+
+def test_kernels_call_kernels_of_their_own_module_only():
+    """A kernel in the cache of numba does not notice that a kernel of another module changed."""
+    for module in (_answers, _sales):
+        own = [value for value in vars(module).values() if hasattr(value, "compiled")]
+        assert own
+        assert all(value.__module__ == module.__name__ for value in own)
 
 
 @pytest.mark.parametrize("seed", range(8))

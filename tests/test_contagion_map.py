@@ -20,7 +20,8 @@ import matplotlib.pyplot as plt
 from netcontagion import figures
 from netcontagion.errors import ContagionError
 from netcontagion.figures import _labels
-from netcontagion.figures._flows import Room, read_flows
+from netcontagion.figures._flows import Room
+from netcontagion.figures._read import read_flows
 
 ROOM = Room(12, 8, 18, 400, None)
 SIZES = (10, 1_000, 1_000_000)
@@ -511,3 +512,83 @@ def test_the_map_of_a_cascade_among_banks_is_that_of_its_clearing():
     shown = [figures.caption(run), figures.caption(run.clearing)]
     assert shown[0] == shown[1]
     assert "before any shock" not in shown[0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], "market", None, 3, {"a": 1}, (1, 2), pd.DataFrame({"labels": [1], "columns": [2]})]
+)
+@pytest.mark.parametrize("draw", [figures.contagion_map, figures.caption])
+def test_a_wrong_thing_is_named_with_the_cure(draw, wrong):
+    with pytest.raises(TypeError, match=rf"not {type(wrong).__name__} .*; run nc\.cascade\(net, shock\) first"):
+        draw(wrong)
+    assert not plt.get_fignums()
+
+
+def test_a_class_or_a_shock_is_named_with_the_cure():
+    import netcontagion as nc
+
+    with pytest.raises(TypeError, match="not the class ExposureNetwork itself; run nc"):
+        nc.contagion_map(nc.ExposureNetwork)
+    with pytest.raises(TypeError, match=r"not Shock .*; run nc"):
+        nc.contagion_map(nc.Shock.price({"ETH": -0.3}))
+
+
+def names_beside(ax):
+    return [text.get_text() for text in words(ax, "label") if "@" in text.get_text()]
+
+
+@pytest.mark.parametrize("size", [(3.5, 3.0), (7.2, 5.2)])
+def test_ten_accounts_keep_the_number_of_the_trader(size):
+    from netcontagion import generators
+
+    for seed in range(3):
+        ax = plt.figure(figsize=size).add_axes((0, 0, 1, 1))
+        network = generators.market(10, seed=seed)
+        shown = names_beside(figures.contagion_map(network, ax=ax))
+        assert len(set(shown)) == len(shown)
+        held = network.balances.loc[lambda table: table["deposited"] > 0].reset_index()["account"].unique()
+        numbers = sorted(name.partition("@")[0][-4:] for name in map(str, held) if not name.startswith("others@"))
+        assert sorted(name.partition("@")[0][-4:] for name in shown) == numbers
+
+
+def test_no_two_accounts_look_the_same_on_the_smallest_paper():
+    from netcontagion import generators
+
+    for seed in range(3):
+        ax = plt.figure(figsize=(2.2, 2.0)).add_axes((0, 0, 1, 1))
+        figures.contagion_map(generators.market(10, seed=seed), ax=ax)
+        right = [text.get_text() for text in words(ax, "label") if text.get_position()[0] > 0.6 * ax.get_xlim()[1]]
+        names = [text for text in right if "%" not in text]
+        assert len(names) >= 3
+        assert len(set(names)) == len(names)
+
+
+def test_labels_that_would_look_the_same_are_told_apart():
+    names = ["0x1234" + middle * 32 + "abcd" for middle in "0123"] + ["USDC"]
+    rooms = [60.0] * len(names)
+    shown = _labels.tell_apart(_labels.shorten_all(names, 7.0, rooms), 7.0, rooms)
+    assert shown[0] == "0x1234…abcd"
+    assert shown[-1] == "USDC"
+    assert len(set(shown)) == len(names)
+    assert all(_labels.text_width(label, 7.0) <= 60.0 for label in shown)
+
+
+def test_names_cut_alike_keep_their_numbers():
+    names = [f"trader-{number:04d}@Lend-{venue}" for number in (1, 2, 12) for venue in (1, 2)]
+    rooms = [_labels.text_width("trader-00…Lend-1", 7.0)] * len(names)
+    shown = _labels.shorten_all(names, 7.0, rooms)
+    assert all(short.endswith(name[7:]) for short, name in zip(shown, names, strict=True))
+    assert all(short[0] == "t" for short in shown)
+
+
+def test_the_footer_says_its_sentences_to_the_end(results):
+    import netcontagion as nc
+
+    run = nc.cascade(nc.datasets.load("market"), nc.Shock.price({"ETH": -0.3}, family=True))
+    ax = figures.contagion_map(run)
+    said = " ".join(ax.figure.texts[0].get_text().split())
+    assert said.endswith("; ".join(run.assumptions[-1:]))
+    assert "…" not in said
+    assert_legible(ax)
+    long = make_result(results[10].network, assumptions=("word " * 60,))
+    assert figures.caption(long).endswith("word word …")

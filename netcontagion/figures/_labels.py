@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
-__all__ = ["money", "nice_below", "percent", "shorten", "text_width", "wrap"]
+__all__ = ["money", "nice_below", "percent", "shorten", "shorten_all", "tell_apart", "text_width", "wrap"]
 
 SUFFIXES = ((1e12, "tn"), (1e9, "bn"), (1e6, "m"), (1e3, "k"))
 SCALED_UNITS = {"k": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9, "tn": 1e12}
 ELLIPSIS = "…"
+HEADS = (3, 1)  # letters before the cut where a name is cut early, so that what it ends with stays
 HINTING = 1.08  # screens draw small letters wider than the font says, by up to a tenth
 
 
@@ -64,10 +66,11 @@ def text_width(text: str, size: float) -> float:
     return HINTING * float(width)
 
 
-def shorten(text: str, size: float, room: float) -> str:
+def shorten(text: str, size: float, room: float, head: int | None = None) -> str:
     """Cut the middle out of a name so that it fits; both ends of an address tell it apart.
 
-    A name of an address's length is cut even where there is room: nobody reads 42 digits.
+    A name of an address's length is cut even where there is room: nobody reads 42 digits. ``head``: letters to keep
+    before the cut, by default half.
     """
     if text.startswith("0x") and len(text) > 20:
         text = f"{text[:6]}{ELLIPSIS}{text[-4:]}"
@@ -75,12 +78,50 @@ def shorten(text: str, size: float, room: float) -> str:
         text = f"{text[:18]}{ELLIPSIS}{text[-12:]}"
     if text_width(text, size) <= room:
         return text
+    text = text.removeprefix("health ")  # the header says so already
+    if text_width(text, size) <= room:
+        return text
     ends = text.replace(ELLIPSIS, "")
     for kept in range(len(ends) - 1, 2, -1):
-        short = f"{ends[: kept - kept // 2]}{ELLIPSIS}{ends[len(ends) - kept // 2 :]}"
+        before = kept - kept // 2 if head is None else min(head, kept - 1)
+        short = f"{ends[:before]}{ELLIPSIS}{ends[len(ends) - kept + before :]}"
         if text_width(short, size) <= room:
             return short
     return ends[:2] + ELLIPSIS
+
+
+def shorten_all(names: list[str], size: float, rooms: list[float]) -> list[str]:
+    """Cut the names of a column alike, each to its room: where the most of them, and of their numbers, stay apart."""
+
+    def kept(shown: list[str]) -> tuple[int, int]:
+        numbers = sum(len(set(_numbers(name)) & set(_numbers(short))) for name, short in zip(names, shown, strict=True))
+        return len(set(shown)), numbers
+
+    best = [shorten(name, size, room) for name, room in zip(names, rooms, strict=True)]
+    if best == names:
+        return best
+    others = [[shorten(name, size, room, head) for name, room in zip(names, rooms, strict=True)] for head in HEADS]
+    return max([best, *others], key=kept)
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"\d+", text)
+
+
+def tell_apart(shown: list[str], size: float, rooms: list[float]) -> list[str]:
+    """Give labels that are the same a number each, cut so that they still fit."""
+    apart: list[str] = []
+    taken = set(shown)
+    for i, (label, room) in enumerate(zip(shown, rooms, strict=True)):
+        count = shown[:i].count(label)
+        new = label
+        while count and new in taken:
+            count += 1
+            mark = f" #{count}"
+            new = shorten(label, size, room - text_width(mark, size)) + mark
+        taken.add(new)
+        apart.append(new)
+    return apart
 
 
 def wrap(text: str, size: float, room: float) -> list[str]:

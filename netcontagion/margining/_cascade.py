@@ -10,9 +10,10 @@ import numpy as np
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
-from netcontagion.margining import _kernels as kernels
+from netcontagion.margining import _answers, _sales
 from netcontagion.margining._events import Events
-from netcontagion.margining._state import State, called, open_state
+from netcontagion.margining._opening import open_state
+from netcontagion.margining._state import State, called
 from netcontagion.margining._waterfall import cover_holes
 from netcontagion.network import check_call
 
@@ -187,7 +188,7 @@ class Play:
         """Accounts below health 1 and those closed by force, in order of priority."""
         state = self.state
         candidates = self.screen.candidates(marks)
-        health, largest = kernels.account_health(candidates, state.accounts, state.entries, marks)
+        health, largest = _answers.account_health(candidates, state.accounts, state.entries, marks)
         low = called(health) | ((state.accounts.forced[candidates] > 0) & np.isfinite(health))
         which, health, largest = candidates[low], health[low], largest[low]
         order = self._order(which, health)
@@ -219,7 +220,7 @@ class Play:
             return which, health, 0
         is_called = np.zeros(len(state.accounts.trader), dtype=bool)
         is_called[which] = True
-        helped, log = kernels.respond(which, state.board, marks, state.marks_outside, is_called)
+        helped, log = _answers.respond(which, state.board, marks, state.marks_outside, is_called)
         self.topped_up[which[helped]] = True
         entry, source = log[:, 1].astype(np.int64), np.maximum(log[:, 2].astype(np.int64), 0)
         own, units = log[:, 2] >= 0, log[:, 3] + log[:, 4]
@@ -240,13 +241,13 @@ class Play:
             if not len(run):
                 continue
             if whole[run[0]]:
-                log = kernels.close_whole(which[run], state.board, marks)
+                log = _sales.close_whole(which[run], state.board, marks)
                 account, cash = log[:, 0].astype(np.int64), np.where(log[:, 2] == 1, -log[:, 4], log[:, 4])
                 value = np.where(log[:, 2] == 1, log[:, 3] * marks[state.entries.market[log[:, 1].astype(np.int64)]], 0)
                 np.subtract.at(self.inflow, account, cash)  # what is left of the proceeds is paid out
                 self.events.add_fills(state, log, value, self.last_fall)
             else:
-                log = kernels.liquidate(which[run], health[run], state.board, marks)
+                log = _sales.liquidate(which[run], health[run], state.board, marks)
                 account, value = log[:, 0].astype(np.int64), log[:, 8]
                 self.events.add_pairs(state, log, self.last_fall)
             np.add.at(self.repaid, account, value)
@@ -260,7 +261,7 @@ class Play:
         state = self.state
         if not len(which):
             return 0
-        log = kernels.write_off(which, state.board, marks)
+        log = _answers.write_off(which, state.board, marks)
         value = log[:, 2] * marks[state.entries.market[log[:, 1].astype(np.int64)]]
         account = log[:, 0].astype(np.int64)
         np.add.at(self.deficit, account, value)

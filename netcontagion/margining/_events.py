@@ -85,9 +85,7 @@ class Events:
             self._add(
                 kind,
                 int(rows.sum()),
-                account=account[rows],
-                exchange=state.markets.exchange[market[rows]],
-                asset=state.markets.asset[market[rows]],
+                **_place(state, account[rows], market[rows]),
                 quantity=units[rows],
                 cash=(units * marks[market])[rows],
                 debit=trader[rows],
@@ -100,26 +98,22 @@ class Events:
         account, debt, collateral = (pairs[:, column].astype(np.int64) for column in range(3))
         paid, seized, fee, cost, proceeds, value = pairs[:, 3:].T
         market_c, market_d = state.entries.market[collateral], state.entries.market[debt]
-        venue = state.accounts.exchange[account]
         same = state.markets.book[market_c] == state.markets.book[market_d]
+        sold = _place(state, account, market_c)
         ids = self._add(
             "liquidation",
             len(pairs),
-            account=account,
-            exchange=venue,
-            asset=state.markets.asset[market_c],
+            **sold,
             quantity=seized,
             cash=value,
             debit=_LIQUIDATORS,
-            credit=state.n_traders + venue,
+            credit=state.n_traders + sold["exchange"],
             parent=self.call_of[account],
         )
         sales = self._add(
             "sale",
             len(pairs),
-            account=account,
-            exchange=venue,
-            asset=state.markets.asset[market_c],
+            **sold,
             quantity=seized - fee - np.where(same, paid, 0.0),
             cash=proceeds,
             debit=_MARKET,
@@ -130,9 +124,7 @@ class Events:
         self._add(
             "purchase",
             int(rows.sum()),
-            account=account[rows],
-            exchange=venue[rows],
-            asset=state.markets.asset[market_d[rows]],
+            **_place(state, account[rows], market_d[rows]),
             quantity=paid[rows],
             cash=cost[rows],
             debit=_LIQUIDATORS,
@@ -148,19 +140,18 @@ class Events:
         self, state: State, fills: NDArray[np.float64], repaid: NDArray[np.float64], last_fall: NDArray[np.int64]
     ) -> None:
         """Record sales and purchases of whole accounts, and what they repaid; note the sales in ``last_fall``."""
-        account, entry = fills[:, 0].astype(np.int64), fills[:, 1].astype(np.int64)
-        market, venue = state.entries.market[entry], state.accounts.exchange[account]
+        account, market = fills[:, 0].astype(np.int64), state.entries.market[fills[:, 1].astype(np.int64)]
         for kind, rows, total in (("sale", fills[:, 2] == 0, "sold"), ("purchase", fills[:, 2] == 1, "bought")):
+            place = _place(state, account[rows], market[rows])
+            bank = state.n_traders + place["exchange"]
             ids = self._add(
                 kind,
                 int(rows.sum()),
-                account=account[rows],
-                exchange=venue[rows],
-                asset=state.markets.asset[market[rows]],
+                **place,
                 quantity=fills[rows, 3],
                 cash=fills[rows, 4],
-                debit=_MARKET if kind == "sale" else state.n_traders + venue[rows],
-                credit=state.n_traders + venue[rows] if kind == "sale" else _MARKET,
+                debit=_MARKET if kind == "sale" else bank,
+                credit=bank if kind == "sale" else _MARKET,
                 parent=self.call_of[account[rows]],
             )
             self.sums[total] += float(fills[rows, 4].sum())
@@ -171,23 +162,21 @@ class Events:
     def add_deficits(self, state: State, log: NDArray[np.float64], value: NDArray[np.float64]) -> None:
         """Record debt that no collateral stands behind any more."""
         account, entry = log[:, 0].astype(np.int64), log[:, 1].astype(np.int64)
-        market, venue = state.entries.market[entry], state.accounts.exchange[account]
+        place = _place(state, account, state.entries.market[entry])
         ids = self._add(
             "deficit",
             len(log),
-            account=account,
-            exchange=venue,
-            asset=state.markets.asset[market],
+            **place,
             quantity=log[:, 2],
             cash=value,
-            debit=state.n_traders + venue,
+            debit=state.n_traders + place["exchange"],
             credit=state.accounts.trader[account],
             parent=self.call_of[account],
         )
         self.sums["deficit"] += float(value.sum())
-        for place, exchange in enumerate(venue.tolist()):
-            self.last_deficit[exchange] = int(ids[place])
-            self._tally("deficit", exchange, float(value[place]))
+        for row, exchange in enumerate(place["exchange"].tolist()):
+            self.last_deficit[exchange] = int(ids[row])
+            self._tally("deficit", exchange, float(value[row]))
 
     def add_layer(self, kind: str, exchange: int, asset: int, units: float, *, paid: float, value: float) -> None:
         """Record what one layer of a waterfall paid for the units, and their value at the mark: what it bore."""
@@ -238,3 +227,9 @@ class Events:
         )
         table.index.name = "event"
         return table
+
+
+def _place(state: State, account: NDArray[np.int64], market: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Columns that say where something happened: accounts, their exchanges, and the assets of these markets."""
+    venue, asset = state.accounts.exchange[account], state.markets.asset[market]
+    return {"account": account, "exchange": venue, "asset": asset}

@@ -9,13 +9,9 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.clearing import Estate, settle
-from netcontagion.margining._state import (
-    CHANNELS,
-    COUNTERPARTY,
-    IMPACT,
-    State,
-    _cash_funds,
-    bearer_labels,
+from netcontagion.margining._state import CHANNELS, COUNTERPARTY, IMPACT, State, bearer_labels
+from netcontagion.margining._wealth import (
+    cash_funds,
     money_held,
     unit_value,
     units_by_asset,
@@ -110,7 +106,7 @@ def laws_of(
     opening = state.opening
     gross = float(np.abs(opening["unit_value"]).sum() + np.abs(money_held(state)).sum())
     scale = max(gross, _gross_value(state), float(np.abs(losses).sum()), float(np.abs(state.ledger.flow).sum()), 1e-300)
-    cash = float(state.equity.sum() + _cash_funds(state).sum() + state.ledger.cash.sum()) - opening["cash"]
+    cash = float(state.equity.sum() + cash_funds(state).sum() + state.ledger.cash.sum()) - opening["cash"]
     moved = np.abs(units_by_asset(state) - opening["units"])
     sizes = np.maximum(_gross_units(state), 1e-300)
     fell = wealth(state, marks, prices)

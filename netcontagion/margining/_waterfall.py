@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from netcontagion.margining._kernels import cash_for, units_for
+from netcontagion.margining._sales import cash_for, units_for
 from netcontagion.margining._state import EXECUTION, MUTUALISATION
 
 if TYPE_CHECKING:

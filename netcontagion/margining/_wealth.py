@@ -1,0 +1,75 @@
+"""What everybody owns: units by place, and the wealth of every bearer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netcontagion._arrays import group_sum
+from netcontagion.margining._state import BEARERS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netcontagion.margining._state import State
+
+__all__ = ["cash_funds", "money_held", "unit_value", "units_by_asset", "units_by_location", "wealth"]
+
+
+def cash_funds(state: State) -> NDArray[np.float64]:
+    """Insurance funds kept in the numeraire [num]."""
+    return np.where(state.fund_asset < 0, state.fund_units, 0.0)
+
+
+def _own_units(state: State) -> NDArray[np.float64]:
+    """Units that an exchange itself has, less those it owes, by market."""
+    return np.asarray(state.ledger.fees - state.ledger.hole - state.ledger.short)
+
+
+def units_by_location(state: State) -> NDArray[np.float64]:
+    """Units of everybody together, by market and then by asset outside the exchanges."""
+    n_markets, n_assets = len(state.markets.shocked), len(state.asset_base)
+    inside = group_sum(state.entries.market, state.entries.deposited - state.entries.borrowed, n_markets)
+    inside = inside + _own_units(state)
+    outside = group_sum(state.wallets.asset, state.wallets.units, n_assets)
+    outside = outside + group_sum(state.holdings[1], state.holdings[2], n_assets)
+    kept = state.fund_asset >= 0
+    outside = outside + group_sum(state.fund_asset[kept], state.fund_units[kept], n_assets)
+    return np.asarray(np.concatenate([inside, outside]) + state.ledger.bought)
+
+
+def units_by_asset(state: State) -> NDArray[np.float64]:
+    """Units of everybody together, by asset."""
+    n_assets = len(state.asset_base)
+    asset = np.concatenate([state.markets.asset, np.arange(n_assets)])
+    return group_sum(asset, units_by_location(state), n_assets)
+
+
+def wealth(state: State, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Wealth of every bearer at the given marks, liabilities among nodes apart [num]."""
+    return unit_value(state, marks, prices) + money_held(state)
+
+
+def unit_value(state: State, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Value of the units of every bearer: accounts, wallets, holdings, funds, own units, the market's purchases."""
+    n_traders, n_exchanges = state.n_traders, state.n_exchanges
+    owned = np.zeros(n_traders + n_exchanges + len(BEARERS))
+    held = (state.entries.deposited - state.entries.borrowed) * marks[state.entries.market]
+    owned[:n_traders] = group_sum(state.accounts.trader[state.entries.account], held, n_traders)
+    owned[:n_traders] += group_sum(state.wallets.trader, state.wallets.units * prices[state.wallets.asset], n_traders)
+    trader, asset, units = state.holdings
+    owned[:n_traders] += group_sum(trader, units * prices[asset], n_traders)
+    fund_price = np.where(state.fund_asset < 0, 0.0, np.append(prices, 0.0)[state.fund_asset])
+    own = group_sum(state.markets.exchange, _own_units(state) * marks, n_exchanges)
+    owned[n_traders : n_traders + n_exchanges] = state.fund_units * fund_price + own
+    owned[-2] = float(state.ledger.bought @ np.concatenate([marks, prices]))
+    return owned
+
+
+def money_held(state: State) -> NDArray[np.float64]:
+    """Cash and external assets of every bearer [num]."""
+    held: NDArray[np.float64] = state.ledger.cash.copy()
+    held[: state.n_traders] += state.external_assets
+    held[state.n_traders : state.n_traders + state.n_exchanges] += state.equity + cash_funds(state)
+    return held
