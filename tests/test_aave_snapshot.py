@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,29 @@ def test_health_is_the_one_on_chain(snapshot, tables):
     assert difference.median() < 1e-3
     odd = chain.loc[difference[difference > 2e-3].index, "trader"]
     assert set(odd) == UNUSED_COLLATERAL
+
+
+@needs_shared
+def test_debts_left_out_as_dust_are_the_documented_ones(snapshot, tables, monkeypatch, caplog):
+    _, accounts = snapshot
+    debt = accounts.set_index(accounts["trader"] + "@" + accounts["exchange"])["debt"]
+    booked = tables["balances"]["borrowed"].groupby("account").sum()
+    dust = debt[(debt > 0) & (booked == 0)]
+    assert (len(dust), f"{dust.sum():.2f}", f"{dust.max():.2f}") == (12, "1.05", "0.78")
+    assert dust.index.str.endswith("v2_eth").sum() == 10
+    monkeypatch.setenv("NETCONTAGION_DATA", str(SHARED))
+    with caplog.at_level(logging.INFO, logger="netcontagion"):
+        _aave.read_snapshot(datasets.fetch("aave-steth-2023-06"))
+    assert "12 accounts owe dust that is not booked: USD 1.05 in total" in caplog.text
+
+
+def test_the_user_is_told_of_the_debts_left_out():
+    listed = datasets.available().set_index("name").loc["aave-steth-2023-06", "what"]
+    for text in (listed, inspect.getdoc(datasets.load), inspect.getdoc(_aave.read_snapshot)):
+        words = " ".join(text.split())
+        assert "12 accounts" in words
+        assert "dust" in words
+        assert "USD 1.05 in total" in words
 
 
 @needs_shared

@@ -1,20 +1,27 @@
-"""Importing is quick, and in whatever order it happens nothing is overwritten."""
+"""Importing is quick, in whatever order it happens nothing is overwritten, and what is imported is declared."""
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import random
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import netcontagion as nc
 
 PACKAGE = Path(nc.__file__).parent
-HEAVY = ["pandas", "igraph", "matplotlib", "numba", "networkx", "narwhals", "pooch", "tqdm"]
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+HEAVY = ["pandas", "igraph", "matplotlib", "numba", "networkx", "narwhals", "pooch", "requests", "tqdm"]
 MODULES = sorted(
     ".".join(("netcontagion", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
@@ -69,6 +76,49 @@ def test_the_order_of_imports_does_not_matter(order):
 
 def test_names_are_found_without_importing_a_room_first():
     run(CALLS)
+
+
+# dependencies -----------------------------------------------------------------------------------------------------
+
+
+def third_party(*paths):
+    """Top-level names that files import at any depth, without the standard library and the package itself."""
+    names = set()
+    for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"netcontagion"}
+
+
+def declared(lines):
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def providers():
+    """Import name -> distributions that install it."""
+    return {name: {canonicalize_name(one) for one in found} for name, found in packages_distributions().items()}
+
+
+def test_the_package_declares_what_it_imports_and_nothing_else():
+    names, known = declared(PROJECT["dependencies"]), providers()
+    imported = {name: known.get(name, {name}) for name in third_party(*PACKAGE.rglob("*.py"))}
+    assert {name for name, found in imported.items() if not found & names} == set(), "imported, not declared"
+    assert names - set().union(*imported.values()) == set(), "declared, never imported"
+
+
+def test_the_tests_and_scripts_import_what_the_test_extra_installs():
+    names, known = declared([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]), providers()
+    files = [path for folder in ("tests", "benchmarks", "data") for path in (ROOT / folder).rglob("*.py")]
+    beside = {path.stem for path in (ROOT / "tests").glob("*.py")}
+    assert {name for name in third_party(*files) - beside if not known.get(name, {name}) & names} == set()
+
+
+def test_imports_are_seen_wherever_they_stand(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text("import os\nfrom . import y\ndef f():\n    import a.b as c\n    from d.e import f\n")
+    assert third_party(path) == {"a", "d"}
 
 
 # kernels ----------------------------------------------------------------------------------------------------------

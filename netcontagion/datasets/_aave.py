@@ -70,6 +70,9 @@ def read_snapshot(files: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFrame
     an account's on-chain total becomes the asset ``OTHER``, worth USD 1 per unit, if it exceeds USD 1 and 0.1 % of the
     total; itemised amounts worth less than USD 0.01 are left out.
 
+    So 12 accounts (10 on v2, 2 on v3) lose all of their debt, dust of USD 1.05 in total and 0.78 at most: they owe
+    nothing in ``positions``, and their health computed from it is infinite; ``accounts`` keeps both as on chain.
+
     Items may also exceed the total, then the residual is negative and nothing is booked. It is kept in ``accounts``:
     on v3 -0.019 % throughout (the files' prices were read later than the totals), on v2 two accounts hold USDC that
     they do not use as collateral (``a547d8b012d3`` USD 4.28 m, ``a005a225de38`` USD 0.008 m): their health computed
@@ -104,7 +107,18 @@ def read_snapshot(files: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFrame
         if over.any():
             beyond = accounts.loc[over, f"{side}_residual"].sum()
             logger.info("%s items exceed the total of %d accounts by USD %.0f", side, int(over.sum()), -beyond)
+    dust = _unbooked_debt(positions, accounts)
+    logger.info("%d accounts owe dust that is not booked: USD %.2f in total", len(dust), dust.sum())
     return positions, accounts
+
+
+def _unbooked_debt(positions: pd.DataFrame, accounts: pd.DataFrame) -> pd.Series:
+    """Return the on-chain debt of accounts that owe nothing in the positions."""
+    import pandas as pd
+
+    owing = pd.MultiIndex.from_frame(positions.loc[positions["side"].eq("debt"), ["exchange", "trader"]])
+    debt = accounts.set_index(["exchange", "trader"])["debt"]
+    return debt[debt.gt(0) & ~debt.index.isin(owing)]
 
 
 def _read_pool(pool: _Pool, files: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -20,7 +20,7 @@ __all__ = ["available", "load"]
 AAVE = "aave-steth-2023-06"
 WHAT = {
     AAVE: "1,811 accounts with (w)stETH collateral on Aave v2 and v3 Ethereum, June 2023: USD 2.6 bn collateral, "
-    "USD 1.3 bn debt, 17 assets; load() gives a network",
+    "USD 1.3 bn debt, 17 assets; load() gives a network; 12 accounts lose dust debts (USD 1.05 in total)",
     "dex-quotes-2023-11-20": "19,278 swap quotes between 8 tokens, sizes to USD 157 m; dex_depths() gives depths",
 }
 
@@ -71,6 +71,13 @@ def load(name: str) -> ExposureNetwork:
         If no data set has that name; the message has the nearest ones.
     DatasetError
         If its files cannot be found or verified, or it is not a network.
+
+    Notes
+    -----
+    ``aave-steth-2023-06``: only accounts with (w)stETH collateral are in it. What its publisher did not itemise is the
+    asset ``OTHER`` at USD 1 per unit, which follows no other price. 12 accounts that owe dust, USD 1.05 in total, owe
+    nothing in the network and have infinite health, so 1,799 of the 1,811 have a debt. Two accounts hold USDC that they
+    do not use as collateral (USD 4.28 m and 0.008 m); it counts here, so their health is above the one on chain.
     """
     if name in bundled_names():
         from netcontagion.network import load as load_folder
