@@ -148,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> None:
     import netcontagion as nc
 
     net = _network(arguments)
-    run = nc.cascade(net, _shock(arguments), priority=arguments.priority, seed=arguments.seed)
+    run = nc.cascade(net, _shock(arguments, net), priority=arguments.priority, seed=arguments.seed)
     run.check()
     print(run)
     _write(run, arguments.out)
@@ -175,24 +175,38 @@ def _fetch(arguments: argparse.Namespace) -> None:
     print(f"licence of {arguments.name}: {about['licence']}; source: {about['source']}")
 
 
-def _shock(arguments: argparse.Namespace) -> Shock:
+def _shock(arguments: argparse.Namespace, net: ExposureNetwork) -> Shock:
     from netcontagion.network import Shock
 
     shock = Shock()
-    named = [name for name, _ in arguments.shock]
+    known = [*net.labels("assets").tolist(), *filter(None, net.columns("assets")["underlying"].tolist())]
+    moves = [(_label(name, known), change) for name, change in arguments.shock]
+    named = [str(name) for name, _ in moves]
     if len(set(named)) < len(named):
         raise ValueError(f"--shock names an asset twice ({', '.join(named)}); give one change per asset")
     if arguments.shock:
-        shock += Shock.price(dict(arguments.shock), family=not arguments.only)
+        shock += Shock.price(dict(moves), family=not arguments.only)
     if arguments.depth is not None:
         shock += Shock.depth(arguments.depth)
     if arguments.default:
-        shock += Shock.default(*arguments.default)
+        shock += Shock.default(*_labels(arguments.default, net, "traders"))
     if arguments.outage:
-        shock += Shock.outage(*arguments.outage)
+        shock += Shock.outage(*_labels(arguments.outage, net, "exchanges"))
     if shock == Shock():
         raise ValueError("no shock given; for example --shock ETH=-0.3")
     return shock
+
+
+def _labels(texts: list[str], net: ExposureNetwork, kind: str) -> list[Any]:
+    known = net.labels(kind).tolist()
+    return [_label(text, known) for text in texts]
+
+
+def _label(text: str, known: list[Any]) -> Any:
+    """Find the label an argument means: the text itself, else the whole number written so."""
+    if text in known:
+        return text
+    return next((label for label in known if isinstance(label, int) and str(label) == text), text)
 
 
 def _network(arguments: argparse.Namespace) -> ExposureNetwork:

@@ -579,3 +579,30 @@ def test_preset_markets_names_the_nearest():
         builders.preset_markets("aave_v3_2023_6", exchange="x")
     with pytest.raises(nc.UnknownLabelError, match="WETH"):
         builders.preset_markets("aave_v3_2023_06", exchange="x", assets=["wETH "])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "hint"),
+    [
+        ("liquidation_threshold", 82.5, "write 0.825 if per cent"),
+        ("close_factor", 100.0, "write 1 if per cent"),
+        ("liquidation_threshold", 100.0, None),
+        ("liquidation_threshold", 820.0, None),
+        ("liquidation_threshold", -5.0, None),
+        ("price", -5.0, None),
+    ],
+)
+def test_per_cent_where_a_fraction_is_meant_is_guessed(column, value, hint):
+    tables = with_cell(lending_tables(), "markets", column, 0, value)
+    cure = refused(nc.ExposureNetwork, **tables)["markets", column, 0].cure
+    assert hint in cure if hint else "per cent" not in cure
+
+
+def test_words_are_checked_the_same_in_bulk_and_one_by_one():
+    traders = {"trader": ["a", "b", "c"], "policy": ["passive", "pasive", None]}
+    bulk = refused(nc.ExposureNetwork, traders=traders)
+    mixed = refused(nc.ExposureNetwork, traders={"trader": [*"abcd"], "policy": [*traders["policy"], 5]})
+    assert set(bulk) == {("traders", "policy", 1), ("traders", "policy", 2)}
+    assert bulk.items() <= mixed.items()
+    assert set(mixed) - set(bulk) == {("traders", "policy", 3)}
+    assert "'passive'" in bulk["traders", "policy", 1].cure

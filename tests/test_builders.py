@@ -390,3 +390,19 @@ def test_rows_that_the_network_added_are_derived_anew():
         held, **roles, collateral="deposited", debt="borrowed", amount=True, markets=MARKETS, prices=PRICES
     )
     assert_same(again, net)
+
+
+def test_columns_of_balance_sheets_that_nobody_would_read_are_refused():
+    banks = {"bank": ["a", "b"], "total_assets": [9.0, 9.0], "equity": [2.0, 2.0], "external_asset": [3.0, 9.0]}
+    owed = {"lender": ["b"], "borrower": ["a"], "amount": [4.0], "colour": ["red"]}
+    held = {"bank": ["a"], "asset": ["X"], "value": [2.0], "amount": [5.0]}
+    with pytest.raises(nc.SchemaError) as caught:
+        builders.from_balance_sheets(banks, owed, held)
+    said = {(problem.table, problem.value): problem.cure for problem in caught.value.problems}
+    assert said == {
+        ("banks", "unknown column 'external_asset'"): "rename it to 'external_assets'",
+        ("exposures", "unknown column 'colour'"): "leave it out",
+        ("holdings", "unknown column 'amount'"): "leave it out",
+    }
+    frame = pd.DataFrame({name: values for name, values in banks.items() if name != "external_asset"}, index=[5, 3])
+    assert len(builders.from_balance_sheets(frame).traders) == 2, "row numbers are no column"

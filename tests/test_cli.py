@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from netcontagion import datasets
+import netcontagion as nc
+from netcontagion import cli, datasets
 from netcontagion.cli import main
 
 POSITIONS = """\
@@ -159,3 +160,38 @@ def test_help_exits_with_0(arguments, capsys):
         main(arguments)
     assert stopped.value.code == 0
     assert "netcontagion" in capsys.readouterr().out
+
+
+def numbered(folder):
+    from conftest import lending_tables
+
+    tables = lending_tables()
+    tables["markets"] |= {"exchange": [12, 12], "asset": [7, 9]}
+    tables["balances"] |= {"account": [3, 3, 5, 5], "asset": [7, 9, 7, 9]}
+    return str(nc.ExposureNetwork(**tables).save(folder / "net"))
+
+
+@pytest.mark.parametrize(
+    ("shock", "words"),
+    [
+        (["--shock", "7=-0.3"], "7 family -30 %"),
+        (["--default", "3", "--depth", "0.5"], "default of 3"),
+        (["--outage", "12", "--shock", "7=-0.1"], "outage of 12"),
+        (["--default", "others@12", "--shock", "7=-0.1"], "default of others@12"),
+    ],
+)
+def test_whole_numbers_name_nodes_too(shock, words, tmp_path, capsys):
+    assert main(["run", numbered(tmp_path), *shock, "--out", str(tmp_path / "x")]) == 0
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shock", [["--shock", "8=-0.3"], ["--default", "33"], ["--outage", "+12"]])
+def test_numbers_that_name_nothing_are_told(shock, tmp_path, capsys):
+    assert main(["run", numbered(tmp_path), *shock, "--out", str(tmp_path / "x")]) == 1
+    assert "unknown" in capsys.readouterr().err
+
+
+def test_a_text_comes_before_the_number_written_so():
+    assert cli._label("7", ["7", 7]) == "7"
+    assert cli._label("7", [7, 8]) == 7
+    assert cli._label("07", [7, 8]) == "07"

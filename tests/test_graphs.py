@@ -209,3 +209,23 @@ def test_the_graph_of_the_caller_stays_as_it_was():
     net = nc.ExposureNetwork(**full_tables())
     net.to_networkx().nodes["trader:ann"]["external_assets"] = 5.0
     assert net.traders.loc["ann", "external_assets"] == 10.5
+
+
+def test_an_igraph_of_many_rows_is_read_back_exactly():
+    from netcontagion import generators
+
+    net = generators.market(20_000, seed=1)
+    twin = builders.from_igraph(net.to_igraph())
+    assert twin.data_hash == net.data_hash
+
+
+def test_text_where_a_number_stood_is_refused(full):
+    graph = full.to_networkx()
+    graph.nodes["trader:ann"]["external_assets"] = "5"
+    assert ("traders", "external_assets", 0) in refused(builders.from_networkx, graph)
+
+
+def test_an_igraph_that_lost_its_names_is_read_by_number(full):
+    graph = full.to_igraph()
+    del graph.vs["name"]
+    assert_same(builders.from_igraph(graph), full)

@@ -589,7 +589,9 @@ def test_merge_joins_networks():
     )
     joined = nc.merge(left, banks)
     assert joined.labels("traders").tolist() == ["Lend", "ann", "bob", "zoe", "others@Lend"]
-    assert joined.liabilities.loc[(("trader", "Lend"), "ann"), "amount"] == 2.0, "a trader there is a trader here"
+    owed = joined.liabilities.reset_index()
+    rows = zip(owed["debtor"], owed["creditor"], owed["amount"], strict=True)
+    assert (("trader", "Lend"), "ann", 2.0) in list(rows), "a trader there is a trader here"
     assert joined.health().equals(left.health())
     assert_same(nc.merge(banks, left), joined)
     other = lending_tables()
@@ -622,6 +624,29 @@ def test_merge_lets_a_default_give_way():
     left = nc.ExposureNetwork(traders={"trader": ["a"], "external_assets": [5.0]})
     right = nc.ExposureNetwork(traders={"trader": ["a", "b"], "kind": ["bank", "bank"]})
     assert nc.merge(left, right).traders.loc["a", ["kind", "external_assets"]].tolist() == ["bank", 5.0]
+
+
+def test_merge_of_many_shared_rows():
+    count = 30_000
+    names = np.arange(count)
+    left = nc.ExposureNetwork(traders={"trader": names, "external_assets": names + 1.0})
+    right = nc.ExposureNetwork(traders={"trader": names, "kind": ["bank"] * count, "leverage_limit": names + 1.0})
+    joined = nc.merge(left, right).traders
+    assert joined["external_assets"].tolist() == joined["leverage_limit"].tolist() == (names + 1.0).tolist()
+    assert (joined["kind"] == "bank").all()
+
+
+def test_merge_says_who_is_at_odds_and_what_each_said():
+    nets = [nc.ExposureNetwork(traders={"trader": ["a", "b"], "external_assets": [x, 7.0]}) for x in (0.0, 1.0, 2.0)]
+    problems = refused(nc.merge, *nets)
+    assert problems["traders", "external_assets", None].value == "'a' is 1.0 and 2.0"
+    pairs = []
+    for factor in (0.7, 0.8):
+        tables = lending_tables()
+        tables["markets"]["liquidation_threshold"] = [factor, 0.85]
+        pairs.append(nc.ExposureNetwork(**tables))
+    problems = refused(nc.merge, *pairs)
+    assert problems["markets", "liquidation_threshold", None].value == "('Lend', 'ETH') is 0.7 and 0.8"
 
 
 # words about it ---------------------------------------------------------------------------------------------------

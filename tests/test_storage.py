@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +121,7 @@ def test_a_failing_write_leaves_everything_as_it_was(full, tmp_path, monkeypatch
         raise fail
 
     if broken == "table":
-        monkeypatch.setattr("pandas.DataFrame.to_csv", boom)
+        monkeypatch.setattr(Path, "open", boom)
     elif broken == "meta":
         monkeypatch.setattr(Path, "write_text", boom)
     else:
@@ -231,3 +233,39 @@ def test_what_is_no_folder_is_refused(tmp_path):
 def test_health_survives_to_the_last_bit(tmp_path):
     net = nc.ExposureNetwork(**full_tables())
     assert np.array_equal(net.health(), nc.load(net.save(tmp_path / "net")).health())
+
+
+def test_the_file_is_what_pandas_would_write(full, tmp_path):
+    folder = full.save(tmp_path / "net")
+    for name in ("traders", "exchanges", "assets", "markets", "tiers", "wallets", "holdings"):
+        table = getattr(full, name).reset_index()
+        table = table[[not str(label).startswith("others@") for label in table.iloc[:, 0]]]
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        assert (folder / f"{name}.csv").read_text(encoding="utf-8") == text
+
+
+def python_calls(work):
+    """Count calls of Python functions: a machine under load makes as many as an idle one."""
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def test_saving_and_loading_do_not_look_at_cells_one_by_one(tmp_path):
+    size = 5_000
+    names = [f"bank-{number:05d}" for number in range(size)]
+    net = nc.ExposureNetwork(traders={"trader": names, "external_assets": np.arange(size) / 7})
+    net.check()
+    assert python_calls(lambda: net.save(tmp_path / "net")) < size
+    assert python_calls(lambda: nc.load(tmp_path / "net")) < 4 * size, "there are six cells in a row"
+    assert nc.load(tmp_path / "net").data_hash == net.data_hash

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.errors import Problem, SchemaError, nearest
-from netcontagion.network import Column, Door, ExposureNetwork, factorize, label_problem, read_columns
+from netcontagion.network import Column, Door, ExposureNetwork, factorize, label_problem, read_columns, unknown_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["from_balance_sheets"]
 
 _ITEMS = ("total_assets", "equity", "external_assets", "external_liabilities")
+_NEVA = {
+    "bank_name": "bank",
+    "external_asset": "external_assets",
+    "external_liabilities": "external_liabilities",
+}
 _LABELS = ("bank", "lender", "borrower", "asset")
 _RTOL = 1e-6  # relative to total assets: printed balance sheets are rounded
 
@@ -33,7 +38,8 @@ def from_balance_sheets(
     banks : table
         Column (or index) ``bank``, and any sufficient set of ``total_assets``, ``equity``, ``external_assets``,
         ``external_liabilities`` [num]: one of total_assets and external_assets, and one of equity and
-        external_liabilities.
+        external_liabilities. Or the balance sheets of neva, with columns ``bank_name``, ``external_asset``,
+        ``external_liabilities``, where further columns are left out.
     exposures : table, optional
         Columns ``lender``, ``borrower``, ``amount`` [num]: the borrower owes the lender. Repeated pairs are summed.
     holdings : table, optional
@@ -121,6 +127,11 @@ def _read(table: Any, name: str, wanted: tuple[str, ...], problems: list[Problem
         return {}
     if wanted[0] not in columns and "index level 0" in columns:
         columns[wanted[0]] = columns.pop("index level 0")
+    columns = {column: values for column, values in columns.items() if not column.startswith("index level ")}
+    if name == "banks":
+        columns = _from_neva(columns)
+    known = wanted if name != "banks" else (*wanted, *_ITEMS)
+    problems += unknown_columns(name, columns, known)
     missing = [column for column in wanted if column not in columns]
     for column in missing:
         near = nearest(column, columns)
@@ -138,13 +149,21 @@ def _read(table: Any, name: str, wanted: tuple[str, ...], problems: list[Problem
     for column in wanted:
         if column in _LABELS:
             columns[column] = _labels(columns[column], name, column, problems)
-    for column in (*wanted, *(_ITEMS if name == "banks" else ())):
+    for column in known:
         if column in columns and column not in _LABELS:
             allowed = "(-inf, inf)" if column == "equity" else "[0, inf)"
             spec = Column(name, column, False, False, "number", "num", "required", allowed, "")
             columns[column] = door.numbers(spec, columns[column])
     problems += door.problems
     return columns
+
+
+def _from_neva(columns: dict[str, Any]) -> dict[str, Any]:
+    """Rename the columns of neva's balance sheets; its parameters of banks are left out, other tables as they are."""
+    if not set(_NEVA) <= set(columns) or {"bank", "external_assets"} & set(columns):
+        return columns
+    renamed = {_NEVA.get(column, column): values for column, values in columns.items()}
+    return {column: values for column, values in renamed.items() if column in ("bank", *_ITEMS)}
 
 
 def _labels(values: Any, table: str, name: str, problems: list[Problem]) -> NDArray[np.object_]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netcontagion.errors import Problem, SchemaError
-from netcontagion.network import ExposureNetwork, tables_of_graph
+from netcontagion.network import ExposureNetwork, GraphPart, tables_of_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +49,7 @@ def from_networkx(
     """
     nodes, links = list(graph.nodes(data=True)), list(graph.edges(data=True))
     if graph.graph.get("format") == "netcontagion":
-        return _exported(nodes, links, graph.graph)
+        return _exported(_parts_of_rows(nodes), _parts_of_rows(links), graph.graph)
     return _foreign(nodes, links, directed=graph.is_directed(), edges=edges, amount=amount, numeraire=numeraire)
 
 
@@ -60,17 +61,52 @@ def from_igraph(
     Vertices of a foreign graph are named by their attribute ``name``, or else by their number.
     """
     named = "name" in graph.vs.attributes()
-    nodes = [(vertex["name"] if named else vertex.index, vertex.attributes()) for vertex in graph.vs]
-    links = [(nodes[edge.source][0], nodes[edge.target][0], edge.attributes()) for edge in graph.es]
     meta = {name: graph[name] for name in graph.attributes()}
     if meta.get("format") == "netcontagion":
-        return _exported(nodes, links, meta)
+        names = graph.vs["name"] if named else list(range(graph.vcount()))
+        ends = [[names[place] for place in places] for places in zip(*graph.get_edgelist(), strict=True)]
+        return _exported(_parts_of_columns(graph.vs, [names]), _parts_of_columns(graph.es, ends), meta)
+    nodes = [(vertex["name"] if named else vertex.index, vertex.attributes()) for vertex in graph.vs]
+    links = [(nodes[edge.source][0], nodes[edge.target][0], edge.attributes()) for edge in graph.es]
     return _foreign(nodes, links, directed=graph.is_directed(), edges=edges, amount=amount, numeraire=numeraire)
 
 
-def _exported(nodes: _Nodes, links: _Edges, meta: dict[str, Any]) -> ExposureNetwork:
+def _exported(nodes: list[GraphPart], links: list[GraphPart], meta: dict[str, Any]) -> ExposureNetwork:
     tables: dict[str, Any] = dict(tables_of_graph(nodes, links))
     return ExposureNetwork(**tables, numeraire=meta["numeraire"], complete=meta["complete"])
+
+
+def _parts_of_rows(rows: list[Any]) -> list[GraphPart]:
+    """Sort nodes ``(name, attributes)`` or edges ``(tail, head, attributes)`` by kind."""
+    kinds: dict[Any, list[Any]] = {}
+    for row in rows:
+        kinds.setdefault(row[-1].get("kind"), []).append(row)
+    parts = []
+    for kind, found in kinds.items():
+        *ends, attributes = map(list, zip(*found, strict=True))
+        parts.append(GraphPart(kind, tuple(ends), functools.partial(_cells_of, attributes)))
+    return parts
+
+
+def _cells_of(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    return [row.get(name) for row in rows]
+
+
+def _parts_of_columns(items: Any, ends: list[list[Any]]) -> list[GraphPart]:
+    """Sort the vertices or edges of an igraph graph by kind."""
+    columns = {name: items[name] for name in items.attributes()}
+    kinds: dict[Any, list[int]] = {}
+    for row, kind in enumerate(columns.get("kind", ())):
+        kinds.setdefault(kind, []).append(row)
+
+    def column(name: str, rows: list[int]) -> list[Any]:
+        values = columns.get(name)
+        return [None] * len(rows) if values is None else [values[row] for row in rows]
+
+    return [
+        GraphPart(kind, tuple([end[row] for row in rows] for end in ends), functools.partial(column, rows=rows))
+        for kind, rows in kinds.items()
+    ]
 
 
 def _foreign(

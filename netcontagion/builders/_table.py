@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion.builders._side_tables import SideTables, price_by
 from netcontagion.errors import Problem, SchemaError, nearest
 from netcontagion.network import (
     OTHERS,
@@ -21,12 +21,9 @@ from netcontagion.network import (
     is_others,
     label_problem,
     read_columns,
-    schema,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -132,7 +129,10 @@ class _Reading:
     keys: dict[str, Coded] = field(default_factory=dict)  # trader, exchange, asset and, where given, account
     quantities: list[tuple[int, NDArray[np.float64], NDArray[np.bool_]]] = field(default_factory=list)
     good: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    given: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # rows of markets and accounts as given, -1: none
+    beside: SideTables = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.beside = SideTables(self.door)
 
     def problem(self, column: str | None, row: int | None, value: object, allowed: str, cure: str) -> None:
         shown = repr(value) if row is not None else str(value)
@@ -258,15 +258,17 @@ class _Reading:
 
     def _as_given(self, problem: Problem) -> Problem:
         """Say the row of a problem as it stood in the markets or accounts that were given."""
-        if problem.row is None or problem.table not in self.given:
+        if problem.row is None or problem.table not in self.beside.given:
             return problem
-        row = int(self.given[problem.table][problem.row])
+        row = int(self.beside.given[problem.table][problem.row])
         return replace(problem, row=None if row < 0 else row)
 
     def _tables(self, markets: Any, accounts: Any, prices: Any) -> dict[str, Any]:
         account = self._accounts()
-        market_table = self._market_table(markets)
-        asset_table, marks = self._price_tables(prices, market_table)
+        market_table = self.beside.markets(markets, self.keys["exchange"].categories.to_numpy())
+        asset_table, marks = self.beside.prices(prices, market_table)
+        if self.beside.broken:
+            self.good[:] = False
         self._check_assets(asset_table, market_table)
         units = self._balances(account, marks, asset_table, market_table)
         rows = _first_rows(account, np.flatnonzero(self.good))
@@ -274,7 +276,7 @@ class _Reading:
         account_table = {"account": account[rows]} | {role: self.keys[role][rows] for role in ("trader", "exchange")}
         self._check_one_owner()
         if accounts is not None:
-            account_table |= self._known_accounts(accounts, account_table)
+            account_table |= self.beside.accounts(accounts, account_table)
         tables = {"markets": market_table, "accounts": account_table, "balances": units}
         if asset_table is not None:
             tables["assets"] = asset_table
@@ -365,8 +367,8 @@ class _Reading:
         self, marks: dict[tuple[Any, Any], float], assets: Any, markets: dict[str, Any]
     ) -> NDArray[np.float64]:
         """Price per unit on each row, to turn money into units."""
-        by_asset = _price_by(assets, ("asset",)) if assets is not None else {}
-        own = _price_by(markets, ("exchange", "asset")) | marks
+        by_asset = price_by(assets, ("asset",)) if assets is not None else {}
+        own = price_by(markets, ("exchange", "asset")) | marks
         exchange, asset = self.keys["exchange"], self.keys["asset"]
         venues, names = exchange.categories.tolist(), asset.categories.tolist()
         pairs = [(venue, name) for venue in venues for name in names]
@@ -384,151 +386,6 @@ class _Reading:
                 self.problem(self.names["asset"], row, pair, "an asset with a price above 0", cure)
         self.good &= ~wrong
         return np.where(self.good, rate, 1.0)
-
-    # markets, prices and accounts beside the table ----------------------------------------------------------------
-
-    def _columns(self, name: str, table: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-        """Read a table given beside the first one; index levels without a name are its keys."""
-        try:
-            columns = read_columns(table)
-        except TypeError:
-            cure = "give a table, or a dict of columns"
-            value = f"{type(table).__name__} {table!r:.60}"
-            self.door.problems.append(Problem(name, None, None, value, "anything with columns", cure))
-            return {}
-        levels = [column for column in columns if column.startswith("index level ")]
-        for level, key in zip(levels, keys[-len(levels) :] if levels else (), strict=False):
-            values = columns.pop(level)
-            columns.setdefault(key, values)
-        sizes = sorted({len(values) for values in columns.values()})
-        if len(sizes) > 1:
-            value = f"columns of lengths {sizes}"
-            self.door.problems.append(Problem(name, None, None, value, "one length", "give one row per key"))
-            return {}
-        return {column: np.asarray(values) for column, values in columns.items()}
-
-    def _market_table(self, markets: Any) -> dict[str, Any]:
-        """Markets by exchange and asset; those by asset alone hold on every exchange."""
-        columns = self._columns("markets", markets, ("exchange", "asset"))
-        if not columns:
-            self.good[:] = False
-            return {}
-        size = len(next(iter(columns.values()), ()))
-        self.given["markets"] = np.arange(size)
-        if "asset" not in columns:
-            cure = "give markets by exchange and asset, or by asset"
-            self.door.problems.append(Problem("markets", "asset", None, "the column is missing", "a label", cure))
-            self.good[:] = False
-            return {}
-        if not size:
-            cure = "give one row per asset: they decide who is liquidated"
-            self.door.problems.append(Problem("markets", None, None, "the table is empty", "at least one row", cure))
-            self.good[:] = False
-            return {}
-        if "exchange" in columns:
-            return columns
-        exchanges = self.keys["exchange"].categories.to_numpy()
-        self.given["markets"] = np.tile(np.arange(size), len(exchanges))
-        repeated = {name: np.tile(values, len(exchanges)) for name, values in columns.items()}
-        return {"exchange": np.repeat(exchanges, size), **repeated}
-
-    def _price_tables(self, prices: Any, markets: dict[str, Any]) -> tuple[Any, dict[tuple[Any, Any], float]]:
-        """Table of assets, and marks by exchange and asset (also written into ``markets``)."""
-        import pandas as pd
-
-        if prices is None:
-            return None, {}
-        if not isinstance(prices, (Mapping, pd.Series)) or {"asset", "price"} <= set(getattr(prices, "keys", dict)()):
-            return self._columns("assets", prices, ("asset",)), {}
-        known = dict(prices.items())
-        labels, numbers = list(known), self._prices(known)
-        if not all(isinstance(label, tuple) and len(label) == 2 for label in labels):
-            return {"asset": labels, "price": numbers}, {}
-        marks = dict(zip(labels, numbers.tolist(), strict=True))
-        self._write_marks(markets, marks)
-        by_asset = pd.Series(numbers, index=pd.Index([name for _, name in labels], tupleize_cols=False))
-        median = by_asset.groupby(level=0).median()
-        return {"asset": median.index.to_numpy(), "price": median.to_numpy()}, marks
-
-    def _prices(self, known: dict[Any, Any]) -> NDArray[np.float64]:
-        """Check prices: none is empty, so that none is made up."""
-        if not known:
-            cure = "give prices, or leave prices= out"
-            self.door.problems.append(Problem("prices", "price", None, "no price", "a price per asset", cure))
-            self.good[:] = False
-        door = Door()
-        column = Column("prices", "price", False, False, "number", "num/unit", "required", "[0, inf)", "")
-        numbers = door.numbers(column, read_columns({"price": list(known.values())})["price"])
-        for problem in door.problems:
-            label = "" if problem.row is None else f" of {list(known)[problem.row]!r}"
-            self.door.problems.append(replace(problem, value=f"{problem.value}{label}"))
-        wrong = {problem.row for problem in door.problems}
-        return np.array([1.0 if {row, None} & wrong else price for row, price in enumerate(numbers.tolist())])
-
-    def _write_marks(self, markets: dict[str, Any], marks: dict[tuple[Any, Any], float]) -> None:
-        """Put the marks into the markets; a pair that has no market gets one."""
-        if "asset" not in markets:
-            return
-        pairs = list(zip(markets["exchange"].tolist(), markets["asset"].tolist(), strict=True))
-        extra = [pair for pair in marks if pair not in set(pairs)]
-        before = markets.get("price", np.full(len(pairs), np.nan)).tolist()
-        own = [marks.get(pair, price) for pair, price in zip(pairs, before, strict=True)]
-        spec = schema()["markets"]
-        for name, values in list(markets.items()) if extra else []:
-            if name in ("exchange", "asset"):
-                fresh = _objects([pair[name == "asset"] for pair in extra])
-            else:
-                fresh = _objects([spec[name].default_value if name in spec else np.nan] * len(extra))
-            markets[name] = _objects([*values.tolist(), *fresh.tolist()])
-        markets["price"] = _objects([*own, *(marks[pair] for pair in extra)])
-        self.given["markets"] = np.append(self.given["markets"], np.full(len(extra), -1))
-
-    def _known_accounts(self, accounts: Any, table: dict[str, Any]) -> dict[str, Any]:
-        """Columns of single accounts, joined by label or by trader and exchange; the others keep the defaults."""
-        columns = self._columns("accounts", accounts, ("account",))
-        by = ("account",) if "account" in columns else ("trader", "exchange")
-        if any(key not in columns for key in by):
-            cure = "name the accounts in a column account, or trader and exchange"
-            self.door.problems.append(Problem("accounts", by[0], None, "the column is missing", "a label", cure))
-            return {}
-        place = {label: row for row, label in enumerate(_labels_of(table, by))}
-        given = np.full(len(place), -1, dtype=np.int64)
-        for row, label in enumerate(_labels_of(columns, by)):
-            found = place.get(label, -1)
-            if found >= 0 and given[found] < 0:
-                given[found] = row
-                continue
-            near = nearest(label[0], [known[0] for known in place])
-            cure = f"did you mean {near[0]!r}?" if near else "drop the row, or add the account's balances"
-            allowed = "an account of the table"
-            if found >= 0:
-                allowed, cure = "one row per account", "drop one"
-            self.door.problems.append(Problem("accounts", ", ".join(by), row, repr(label), allowed, cure))
-        self.given["accounts"] = given
-        spec, rest = schema()["accounts"], {}
-        for name in columns.keys() - {"account", "trader", "exchange"}:
-            cells = [*columns[name].tolist(), spec[name].default_value if name in spec else None]
-            rest[name] = read_columns({name: [cells[row] for row in given.tolist()]})[name]
-        return rest
-
-
-def _labels_of(table: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-    return zip(*(np.asarray(table[key]).tolist() for key in keys), strict=True)
-
-
-def _price_by(table: dict[str, Any], keys: tuple[str, ...]) -> dict[Any, float]:
-    """Prices by key, those that are numbers; the door says what is wrong with the others."""
-    if any(name not in table for name in (*keys, "price")):
-        return {}
-    labels = list(_labels_of(table, keys))
-    column = Column("prices", "price", False, False, "number", "num/unit", "empty", "[0, inf)", "")
-    numbers = Door().numbers(column, np.asarray(table["price"])).tolist()
-    pairs = zip(labels, numbers, strict=True)
-    return {label if len(keys) > 1 else label[0]: price for label, price in pairs if not np.isnan(price)}
-
-
-def _objects(values: list[Any]) -> NDArray[Any]:
-    return np.asarray(read_columns({"values": values})["values"])
 
 
 def _first_rows(keys: Coded, rows: NDArray[np.intp]) -> NDArray[np.int64]:

@@ -78,12 +78,10 @@ def ring(
     >>> float(net.liabilities.loc[("bank-1", "bank-2"), "amount"])
     10.0
     """
-    terms = _Terms(liability, dispersion, equity, external_assets, external_liabilities)
-    _check(n, terms)
+    terms = _Terms(n, liability, dispersion, equity, external_assets, external_liabilities)
     banks = np.arange(n)
     links = (banks, (banks + 1) % n)
-    rng = np.random.default_rng(seed)
-    return _network(n, links, terms, rng)
+    return _network(links, terms, np.random.default_rng(seed))
 
 
 def complete(
@@ -128,11 +126,9 @@ def complete(
     >>> float(net.liabilities.loc[("bank-1", "bank-3"), "amount"])
     2.0
     """
-    terms = _Terms(liability, dispersion, equity, external_assets, external_liabilities)
-    _check(n, terms)
+    terms = _Terms(n, liability, dispersion, equity, external_assets, external_liabilities)
     links = _link_at(np.arange(n * (n - 1)), n)
-    rng = np.random.default_rng(seed)
-    return _network(n, links, terms, rng)
+    return _network(links, terms, np.random.default_rng(seed))
 
 
 def core_periphery(
@@ -181,8 +177,7 @@ def core_periphery(
     >>> len(net.liabilities)
     20
     """
-    terms = _Terms(liability, dispersion, equity, external_assets, external_liabilities)
-    _check(n, terms)
+    terms = _Terms(n, liability, dispersion, equity, external_assets, external_liabilities)
     core = round(n**0.5) if core is None else core
     if not 1 <= core <= n:
         raise ValueError(f"core is {core!r}; allowed: 1 to {n}")
@@ -191,7 +186,7 @@ def core_periphery(
     outer = np.arange(core, n)
     lender, borrower = _spread(rng, len(outer), core), _spread(rng, len(outer), core)
     links = np.concatenate([inner[0], outer, borrower]), np.concatenate([inner[1], lender, outer])
-    return _network(n, links, terms, rng)
+    return _network(links, terms, rng)
 
 
 def erdos_renyi(
@@ -240,13 +235,12 @@ def erdos_renyi(
     >>> round(float(net.liabilities["amount"].sum()), 9)
     60.0
     """
-    terms = _Terms(liability, dispersion, equity, external_assets, external_liabilities)
-    _check(n, terms)
+    terms = _Terms(n, liability, dispersion, equity, external_assets, external_liabilities)
     if not 0 <= p <= 1:
         raise ValueError(f"p is {p!r}; allowed: a probability in [0, 1]")
     rng = np.random.default_rng(seed)
     links = _link_at(_bernoulli(rng, n * (n - 1), p), n)
-    return _network(n, links, terms, rng)
+    return _network(links, terms, rng)
 
 
 def scale_free(
@@ -298,13 +292,11 @@ def scale_free(
     >>> 50 < len(net.liabilities) <= 150
     True
     """
-    terms = _Terms(liability, dispersion, equity, external_assets, external_liabilities)
-    _check(n, terms)
+    terms = _Terms(n, liability, dispersion, equity, external_assets, external_liabilities)
     if links < 1:
         raise ValueError(f"links is {links!r}; allowed: 1 or more")
     rng = np.random.default_rng(seed)
-    pairs = _attach(rng, n, links)
-    return _network(n, pairs, terms, rng)
+    return _network(_attach(rng, n, links), terms, rng)
 
 
 # who owes whom ----------------------------------------------------------------------------------------------------
@@ -355,30 +347,30 @@ def _attach(rng: np.random.Generator, n: int, links: int) -> tuple[Codes, Codes]
 
 @dataclass(frozen=True)
 class _Terms:
-    """What all networks are told alike."""
+    """What all networks are told alike, checked."""
 
+    n: int
     liability: float
     dispersion: float
     equity: float
     external_assets: ArrayLike | None
     external_liabilities: ArrayLike | None
 
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"n is {self.n!r}; allowed: 2 banks or more")
+        if not (np.isfinite(self.liability) and self.liability > 0):
+            raise ValueError(f"liability is {self.liability!r}; allowed: an amount above 0")
+        if not (np.isfinite(self.dispersion) and self.dispersion >= 0):
+            raise ValueError(f"dispersion is {self.dispersion!r}; allowed: 0 or more")
+        if not 0 <= self.equity <= 1 - _INTERBANK:
+            raise ValueError(f"equity is {self.equity!r}; allowed: a share of total assets in [0, {1 - _INTERBANK:g}]")
 
-def _check(n: int, terms: _Terms) -> None:
-    if n < 2:
-        raise ValueError(f"n is {n!r}; allowed: 2 banks or more")
-    if not (np.isfinite(terms.liability) and terms.liability > 0):
-        raise ValueError(f"liability is {terms.liability!r}; allowed: an amount above 0")
-    if not (np.isfinite(terms.dispersion) and terms.dispersion >= 0):
-        raise ValueError(f"dispersion is {terms.dispersion!r}; allowed: 0 or more")
-    if not 0 <= terms.equity <= 1 - _INTERBANK:
-        raise ValueError(f"equity is {terms.equity!r}; allowed: a share of total assets in [0, {1 - _INTERBANK:g}]")
 
-
-def _network(n: int, links: tuple[Codes, Codes], terms: _Terms, rng: np.random.Generator) -> ExposureNetwork:
+def _network(links: tuple[Codes, Codes], terms: _Terms, rng: np.random.Generator) -> ExposureNetwork:
     import pandas as pd
 
-    debtor, creditor = links
+    n, (debtor, creditor) = terms.n, links
     amount = np.exp(terms.dispersion * rng.standard_normal(len(debtor)))
     amount *= n * terms.liability / amount.sum() if len(amount) else 1.0
     assets, debt = _sheets(group_sum(creditor, amount, n), group_sum(debtor, amount, n), terms)

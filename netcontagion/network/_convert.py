@@ -7,26 +7,28 @@ from debtor to creditor. Empty cells are left out. ``others@`` nodes are marked 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netcontagion._arrays import plain
 from netcontagion.errors import ContagionError
-from netcontagion.network._labels import OTHERS
 from netcontagion.network._schema import schema
+from netcontagion.network._tables import own_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import igraph
     import networkx
-    import pandas as pd
+    from numpy.typing import NDArray
 
     from netcontagion.network._network import ExposureNetwork
 
-__all__ = ["tables_of_graph", "to_igraph", "to_networkx"]
+__all__ = ["GraphPart", "tables_of_graph", "to_igraph", "to_networkx"]
 
+Columns = dict[str, list[Any]]
 _NODES = {"traders": "trader", "exchanges": "exchange", "assets": "asset", "accounts": "account"}
 _EDGES = {
     "markets": "market",
@@ -37,61 +39,67 @@ _EDGES = {
     "holdings": "holding",
     "liabilities": "liability",
 }
+_OWNERSHIP = {"owns": (1, 0, "trader"), "held_at": (0, 1, "exchange")}  # end of the account, other end, its column
 
 
-def _nodes(net: ExposureNetwork) -> Iterator[tuple[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class GraphPart:
+    """The nodes or edges of one kind: names of the nodes (of edges: of tails and heads), and attributes by name."""
+
+    kind: Any
+    ends: tuple[list[Any], ...]
+    column: Callable[[str], list[Any]]  # None where a node or edge does not have it
+
+
+def _nodes(net: ExposureNetwork) -> Iterator[tuple[list[str], Columns]]:
+    """Names and attributes of the nodes of each kind."""
     for table, kind in _NODES.items():
-        rows = _rows(net, table, skip=("trader", "exchange") if kind == "account" else ())
-        for label, row in zip(net.labels(table).tolist(), rows, strict=True):
-            derived = {"derived": True} if isinstance(label, str) and label.startswith(OTHERS) else {}
-            yield f"{kind}:{label}", {"kind": kind, "label": label, **row, **derived}
+        labels = net.labels(table).tolist()
+        columns = _columns(net, table, skip=("trader", "exchange") if kind == "account" else ())
+        fixed = {"kind": [kind] * len(labels), "label": labels}
+        derived = len(labels) - own_rows(net, table)
+        if derived:
+            columns["derived"] = [None] * (len(labels) - derived) + [True] * derived
+        yield [f"{kind}:{label}" for label in labels], fixed | columns
 
 
-def _rows(net: ExposureNetwork, table: str, skip: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """Rows of a table as attributes: Python values, empty cells left out, node attribute ``kind`` kept apart."""
-    ends = {name for name, column in schema()[table].items() if column.key and not column.numeric}
-    spec = {name: column for name, column in schema()[table].items() if name not in ends | set(skip)}
-    columns = net.columns(table)
-    lists = {}
-    for name, column in spec.items():
-        values = columns[name]
+def _columns(net: ExposureNetwork, table: str, skip: Iterable[str] = ()) -> Columns:
+    """Columns of a table as attributes: Python values, None where empty, node attribute ``kind`` kept apart."""
+    spec = [column for column in schema()[table].values() if not column.key or column.numeric]
+    columns = {}
+    for column in (column for column in spec if column.name not in skip):
+        name = f"{table[:-1]}_kind" if column.name == "kind" else column.name
+        values = net.columns(table)[column.name]
         if column.refers_to:
-            labels = net.labels(column.refers_to)
-            lists[name] = [labels[code] if code >= 0 else None for code in values.tolist()]
+            columns[name] = list(map([*net.labels(column.refers_to).tolist(), None].__getitem__, values.tolist()))
+        elif values.dtype == float and np.isnan(values).any():
+            columns[name] = [None if value != value else value for value in values.tolist()]  # noqa: PLR0124
         else:
-            lists[name] = values.tolist()
-    size = len(next(iter(columns.values()))) if columns else 0
-    renamed = {name: f"{table[:-1]}_kind" if name == "kind" else name for name in spec}
-    for row in range(size):
-        cells = ((renamed[name], plain(values[row])) for name, values in lists.items())
-        yield {name: value for name, value in cells if not _empty(value)}
+            columns[name] = list(map(plain, values.tolist())) if values.dtype == object else values.tolist()
+    return columns
 
 
-def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
-
-
-def _edges(net: ExposureNetwork) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    account = net.columns("accounts")
-    names = {kind: [f"{kind}:{label}" for label in net.labels(table)] for table, kind in _NODES.items()}
-    owned = np.bincount(net.book.balance_account, net.book.deposited * net.book.balance_mark, len(account["trader"]))
-    for place, value in enumerate(owned.tolist()):
-        ends = (names["account"][place], names["trader"][account["trader"][place]])
-        yield ends[1], ends[0], {"kind": "owns", "weight": value}
-        yield ends[0], names["exchange"][account["exchange"][place]], {"kind": "held_at", "weight": value}
+def _edges(net: ExposureNetwork) -> Iterator[tuple[list[int], list[int], Columns]]:
+    """Tails, heads (places among the nodes) and attributes of the edges of each kind."""
+    first = dict(zip(_NODES, np.cumsum([0, *(len(net.labels(table)) for table in _NODES)]).tolist(), strict=False))
+    account, size = net.columns("accounts"), len(net.labels("accounts"))
+    owned = np.bincount(net.book.balance_account, net.book.deposited * net.book.balance_mark, size).tolist()
+    place, trader, exchange = (
+        (first[kind] + codes).tolist()
+        for kind, codes in (
+            ("accounts", np.arange(size)),
+            ("traders", account["trader"]),
+            ("exchanges", account["exchange"]),
+        )
+    )
+    yield trader, place, {"kind": ["owns"] * size, "weight": owned}
+    yield place, exchange, {"kind": ["held_at"] * size, "weight": owned}
     for table, kind in _EDGES.items():
-        tails, heads = _ends(net, table, names)
-        for tail, head, row, weight in zip(tails, heads, _rows(net, table), _weights(net, table), strict=True):
-            yield tail, head, {"kind": kind, **row, "weight": weight}
-
-
-def _ends(net: ExposureNetwork, table: str, names: dict[str, list[str]]) -> tuple[list[str], list[str]]:
-    columns = net.columns(table)
-    if table == "liabilities":
-        nodes = names["trader"] + names["exchange"]
-        return [nodes[code] for code in columns["debtor"]], [nodes[code] for code in columns["creditor"]]
-    tail = next(iter(schema()[table]))
-    return [names[tail][code] for code in columns[tail]], [names["asset"][code] for code in columns["asset"]]
+        tails, heads = (
+            (first.get(column.refers_to or "", 0) + net.columns(table)[column.name]).tolist()
+            for column in list(schema()[table].values())[:2]
+        )
+        yield tails, heads, {"kind": [kind] * len(tails), **_columns(net, table), "weight": _weights(net, table)}
 
 
 def _weights(net: ExposureNetwork, table: str) -> list[float]:
@@ -116,9 +124,24 @@ def to_networkx(net: ExposureNetwork) -> networkx.MultiDiGraph[Any]:
     import networkx as nx
 
     graph: nx.MultiDiGraph[Any] = nx.MultiDiGraph(numeraire=net.numeraire, complete=net.complete, format="netcontagion")
-    graph.add_nodes_from(_nodes(net))
-    graph.add_edges_from(_edges(net))
+    names: list[str] = []
+    for labels, columns in _nodes(net):
+        names += labels
+        graph.add_nodes_from(zip(labels, _rows(columns), strict=True))
+    for tails, heads, columns in _edges(net):
+        ends = (map(names.__getitem__, places) for places in (tails, heads))
+        graph.add_edges_from(zip(*ends, _rows(columns), strict=True))
     return graph
+
+
+def _rows(columns: Columns) -> Iterator[dict[str, Any]]:
+    """Attributes row by row, empty cells left out."""
+    empty = {name: values.count(None) for name, values in columns.items()}
+    kept = {name: values for name, values in columns.items() if empty[name] < len(values)}
+    rows = zip(*kept.values(), strict=True)
+    if not any(empty[name] for name in kept):
+        return (dict(zip(kept, row, strict=True)) for row in rows)
+    return ({name: cell for name, cell in zip(kept, row, strict=True) if cell is not None} for row in rows)
 
 
 def to_igraph(net: ExposureNetwork) -> igraph.Graph:
@@ -126,75 +149,76 @@ def to_igraph(net: ExposureNetwork) -> igraph.Graph:
     import igraph as ig
 
     nodes, edges = list(_nodes(net)), list(_edges(net))
-    place = {name: i for i, (name, _) in enumerate(nodes)}
-    graph = ig.Graph(n=len(nodes), edges=[(place[tail], place[head]) for tail, head, _ in edges], directed=True)
+    names = [name for part, _ in nodes for name in part]
+    ends = [pair for tails, heads, _ in edges for pair in zip(tails, heads, strict=True)]
+    graph = ig.Graph(n=len(names), edges=ends, directed=True)
     graph["numeraire"], graph["complete"], graph["format"] = net.numeraire, net.complete, "netcontagion"
-    graph.vs["name"] = [name for name, _ in nodes]
-    for attribute in dict.fromkeys(key for _, row in nodes for key in row):
-        graph.vs[attribute] = [row.get(attribute) for _, row in nodes]
-    for attribute in dict.fromkeys(key for _, _, row in edges for key in row):
-        graph.es[attribute] = [row.get(attribute) for _, _, row in edges]
+    graph.vs["name"] = names
+    for attribute, values in _joined([columns for _, columns in nodes]):
+        graph.vs[attribute] = values
+    for attribute, values in _joined([columns for _, _, columns in edges]):
+        graph.es[attribute] = values
     return graph
 
 
-def tables_of_graph(
-    nodes: Iterable[tuple[Any, dict[str, Any]]], edges: Iterable[tuple[Any, Any, dict[str, Any]]]
-) -> dict[str, pd.DataFrame]:
+def _joined(parts: list[Columns]) -> Iterator[tuple[str, list[Any]]]:
+    """Every attribute that somebody has, over all parts; None where a part does not have it."""
+    for attribute in dict.fromkeys(name for columns in parts for name in columns):
+        values: list[Any] = []
+        for columns in parts:
+            values += columns.get(attribute) or [None] * len(columns["kind"])
+        if values.count(None) < len(values):
+            yield attribute, values
+
+
+def tables_of_graph(nodes: Iterable[GraphPart], edges: Iterable[GraphPart]) -> dict[str, dict[str, Any]]:
     """Turn the nodes and edges of an exported graph back into tables; the order of either does not matter."""
-    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in schema()}
-    node = {name: _present(attributes) for name, attributes in nodes}
-    accounts: dict[Any, dict[str, Any]] = {}
-    for name, attributes in node.items():
-        table = {kind: table for table, kind in _NODES.items()}.get(attributes.get("kind", ""))
-        if table is None:
-            raise ContagionError(
-                f"node {name!r} has kind {attributes.get('kind')!r}; allowed: {', '.join(_NODES.values())}"
-            )
-        row = _columns_of(table, attributes) | {_NODES[table]: attributes["label"]}
-        rows[table].append(row)
-        if table == "accounts":
-            accounts[name] = row
-    tables = {kind: table for table, kind in _EDGES.items()}
-    for tail, head, given in edges:
-        attributes = _present(given)
-        kind = attributes.get("kind")
-        if kind == "owns":
-            accounts[head]["trader"] = node[tail]["label"]
-        elif kind == "held_at":
-            accounts[tail]["exchange"] = node[head]["label"]
-        elif kind in tables:
-            rows[tables[kind]].append(_edge_row(tables[kind], node[tail], node[head], attributes))
-        else:
-            raise ContagionError(
-                f"edge {tail!r} -> {head!r} has kind {kind!r}; allowed: owns, held_at, {', '.join(tables)}"
-            )
-    return {table: _table(table, found) for table, found in rows.items() if found}
+    tables: dict[str, dict[str, Any]] = {}
+    labels: dict[Any, tuple[str, Any]] = {}
+    for part in nodes:
+        table = _table_of(part, _NODES)
+        names, given = part.ends[0], part.column("label")
+        labels |= zip(names, zip([part.kind] * len(names), given, strict=True), strict=True)
+        tables[table] = {_NODES[table]: given} | _read(part, table)
+    place = {name: row for part in nodes if part.kind == "account" for row, name in enumerate(part.ends[0])}
+    for part in edges:
+        ends = [[labels[name] for name in names] for names in part.ends]
+        if part.kind in _OWNERSHIP:
+            of_account, of_other, column = _OWNERSHIP[part.kind]
+            cells = tables["accounts"].setdefault(column, [None] * len(place))
+            for name, (_, label) in zip(part.ends[of_account], ends[of_other], strict=True):
+                cells[place[name]] = label
+            continue
+        table = _table_of(part, _EDGES, _OWNERSHIP)
+        first, second = list(schema()[table])[:2]
+        if table != "liabilities":
+            ends = [[label for _, label in end] for end in ends]
+        tables[table] = _read(part, table) | {first: ends[0], second: ends[1]}
+    return {table: {name: _cells(values) for name, values in columns.items()} for table, columns in tables.items()}
 
 
-def _present(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if value is not None}
+def _table_of(part: GraphPart, kinds: dict[str, str], others: Iterable[str] = ()) -> str:
+    table = {kind: table for table, kind in kinds.items()}.get(part.kind)
+    if table is None:
+        what = " -> ".join(repr(names[0]) for names in part.ends)
+        allowed = ", ".join([*others, *kinds.values()])
+        raise ContagionError(f"{'edge' if others else 'node'} {what} has kind {part.kind!r}; allowed: {allowed}")
+    return table
 
 
-def _columns_of(table: str, attributes: dict[str, Any]) -> dict[str, Any]:
-    kind = f"{table[:-1]}_kind"
-    row = {name: attributes[name] for name in schema()[table] if name in attributes and name != "kind"}
-    return row | ({"kind": attributes[kind]} if kind in attributes else {})
+def _read(part: GraphPart, table: str) -> Columns:
+    """Columns of a table among the attributes; those nobody has are left out."""
+    names = {name: f"{table[:-1]}_kind" if name == "kind" else name for name in schema()[table]}
+    columns = {name: part.column(attribute) for name, attribute in names.items()}
+    return {name: values for name, values in columns.items() if values.count(None) < len(values)}
 
 
-def _edge_row(table: str, tail: dict[str, Any], head: dict[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
-    first, second = list(schema()[table])[:2]
-    row = {name: attributes[name] for name in schema()[table] if name in attributes}
-    if table == "liabilities":
-        return row | {first: (tail["kind"], tail["label"]), second: (head["kind"], head["label"])}
-    return row | {first: tail["label"], second: head["label"]}
-
-
-def _table(table: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _cells(values: list[Any]) -> NDArray[Any]:
+    """Turn numbers and gaps into floats; the door looks at anything else."""
     import pandas as pd
 
-    columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in schema()[table]}
-    frame = pd.DataFrame({name: values for name, values in columns.items() if values.notna().any()})
-    for name in frame.columns:
-        if schema()[table][name].numeric:
-            frame[name] = frame[name].astype(float)
-    return frame
+    if pd.api.types.infer_dtype(values, skipna=True) in ("floating", "mixed-integer-float"):
+        return np.array(values, dtype=float)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["Door", "read_columns"]
+__all__ = ["Door", "read_columns", "unknown_columns"]
 
 
 def read_columns(table: Any) -> dict[str, Any]:
@@ -90,6 +90,17 @@ def _level_name(name: Any, level: int) -> str:
     return f"index level {level}" if name is None else str(name)
 
 
+def unknown_columns(table: str, columns: Iterable[str], known: Iterable[str]) -> list[Problem]:
+    """Note every column that nobody would read, with the name it may have been meant for."""
+    allowed = list(known)
+    problems = []
+    for unknown in [column for column in columns if column not in allowed]:
+        near = nearest(unknown, allowed)
+        cure = f"rename it to {near[0]!r}" if near else "leave it out"
+        problems.append(Problem(table, None, None, f"unknown column {unknown!r}", ", ".join(allowed), cure))
+    return problems
+
+
 @dataclass
 class Door:
     """Reads the tables one after the other and keeps what is wrong with them."""
@@ -131,11 +142,8 @@ class Door:
         if len(lengths) > 1:
             self._table_problem(name, f"columns of lengths {sorted(lengths)}", "one length", "give one row per key")
             return {}
-        for unknown in [column for column in columns if column not in known]:
-            near = nearest(unknown, known)
-            cure = f"rename it to {near[0]!r}" if near else "leave it out"
-            self._table_problem(name, f"unknown column {unknown!r}", ", ".join(known), cure)
-            del columns[unknown]
+        self.problems += unknown_columns(name, columns, known)
+        columns = {column: values for column, values in columns.items() if column in known}
         for column in known.values():
             if column.required and column.name not in columns:
                 self.add(column, None, "the column is missing", f"give {name}.{column.name}", _allowed(column))
@@ -232,7 +240,7 @@ class Door:
                     self.add(column, row, None, _null_cure(column))
         outside = ~empty & ~column.interval.holds(array)
         for row in np.flatnonzero(outside).tolist():
-            self.add(column, row, array[row], f"correct {column.table}.{column.name}")
+            self.add(column, row, array[row], f"correct {column.table}.{column.name}{_as_fraction(column, array[row])}")
         if column.dtype == "integer":
             for row in np.flatnonzero(~empty & ~outside & (array != np.floor(array))).tolist():
                 self.add(column, row, array[row], "give a whole number")
@@ -241,21 +249,18 @@ class Door:
 
     def words(self, column: Column, values: Any) -> NDArray[np.object_]:
         """Check a column of text: words of the list where there is one, no stray spaces."""
+        import pandas as pd
+
         array = np.asarray(values, dtype=object)
+        if pd.api.types.infer_dtype(array, skipna=True) == "string":
+            codes, distinct = pd.factorize(array)
+            if (column.nullable or (codes >= 0).all()) and not any(_word_problem(column, word) for word in distinct):
+                return np.array([*distinct, None], dtype=object)[codes]
         words = np.array([None if is_null(value) else value for value in array.tolist()], dtype=object)
         for row, word in enumerate(words.tolist()):
-            if word is None:
-                if not column.nullable:
-                    self.add(column, row, None, _null_cure(column))
-            elif not isinstance(word, str) and not (column.dtype == "name" and isinstance(word, int)):
-                self.add(column, row, word, "give text")
-            elif isinstance(word, str) and word != word.strip():
-                self.add(column, row, word, f"write {word.strip()!r}", "no spaces around a name")
-            elif word == "":
-                self.add(column, row, word, "write something, or leave the cell empty", "text that is not empty")
-            elif column.choices and word not in column.choices:
-                near = nearest(word, column.choices)
-                self.add(column, row, word, f"did you mean {near[0]!r}?" if near else "choose one of the list")
+            problem = _word_problem(column, word)
+            if problem is not None:
+                self.add(column, row, word, *problem)
         return words
 
     def flags(self, column: Column, values: Any) -> NDArray[np.bool_]:
@@ -293,12 +298,36 @@ class Door:
             )
 
 
+def _word_problem(column: Column, word: Any) -> tuple[str, str | None] | None:
+    """Return the cure of a word that cannot stand in the column, and what is allowed where that is not plain."""
+    if word is None:
+        return None if column.nullable else (_null_cure(column), None)
+    if not isinstance(word, str):
+        return None if column.dtype == "name" and isinstance(word, int) else ("give text", None)
+    if word != word.strip():
+        return f"write {word.strip()!r}", "no spaces around a name"
+    if word == "":
+        return "write something, or leave the cell empty", "text that is not empty"
+    if column.choices and word not in column.choices:
+        near = nearest(word, column.choices)
+        return f"did you mean {near[0]!r}?" if near else "choose one of the list", None
+    return None
+
+
 def _allowed(column: Column) -> str:
     if column.numeric:
         return f"a number in {column.interval}" + (" or empty" if column.nullable else "")
     if column.refers_to:
         return f"a label of {column.refers_to}" + (" or empty" if column.nullable else "")
     return " or ".join(column.choices) if column.choices else "text"
+
+
+def _as_fraction(column: Column, value: float) -> str:
+    """Guess per cent where a fraction was meant."""
+    percent = (
+        column.unit == "1" and column.interval.high <= 1 < value and column.interval.holds(np.asarray(value / 100))
+    )
+    return f", or write {value / 100:g} if per cent was meant" if percent else ""
 
 
 def _null_cure(column: Column) -> str:

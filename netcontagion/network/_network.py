@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from netcontagion._arrays import freeze, group_sum
-from netcontagion.errors import ContagionError, Problem, SchemaError, UnknownLabelError
+from netcontagion.errors import ContagionError, UnknownLabelError
 from netcontagion.network._assemble import Assembly, assemble, node_index
-from netcontagion.network._labels import OTHERS, Coded
+from netcontagion.network._labels import OTHERS
 from netcontagion.network._margin import HEALTH_TOL, Book, build_book
 from netcontagion.network._schema import schema
+from netcontagion.network._tables import frame, own_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
-__all__ = ["ExposureNetwork", "LabelledMatrix", "merge"]
+__all__ = ["ExposureNetwork", "LabelledMatrix"]
 
 _NODE_KINDS = ("traders", "exchanges", "assets", "accounts")
 
@@ -181,7 +182,7 @@ class ExposureNetwork:
     def _table(self, name: str) -> pd.DataFrame:
         frames = self.__dict__.setdefault("_frames", {})
         if name not in frames:
-            frames[name] = _frame(self, name)
+            frames[name] = frame(self, name)
         return frames[name].copy(deep=False)  # type: ignore[no-any-return]
 
     @property
@@ -300,7 +301,7 @@ class ExposureNetwork:
         for name in changes:
             if name not in known:
                 raise UnknownLabelError(name, known, "table")
-        kept = _own_tables(self, [name for name in self._TABLES if name not in changes])
+        kept = own_tables(self, [name for name in self._TABLES if name not in changes])
         merged: dict[str, Any] = {**kept, "numeraire": self.numeraire, "complete": self.complete, **changes}
         return ExposureNetwork(**merged)
 
@@ -388,139 +389,6 @@ class ExposureNetwork:
         return html(self)
 
 
-def _frame(net: ExposureNetwork, name: str) -> pd.DataFrame:
-    import pandas as pd
-
-    columns, spec = net.columns(name), schema()[name]
-    keys = [column for column in spec.values() if column.key]
-    data = {column.name: _cells(net, column, columns[column.name]) for column in spec.values() if not column.key}
-    if keys[0].dtype == "label":
-        return pd.DataFrame(data, index=net.labels(name), copy=False)
-    index = pd.MultiIndex.from_arrays(
-        [_cells(net, key, columns[key.name]) for key in keys], names=[k.name for k in keys]
-    )
-    return pd.DataFrame(data, index=index, copy=False)
-
-
-def _cells(net: ExposureNetwork, column: Any, values: NDArray[Any]) -> Any:
-    import pandas as pd
-
-    if column.refers_to:
-        labels = net.nodes if column.refers_to == "nodes" else net.labels(column.refers_to)
-        return pd.Categorical.from_codes(values, categories=labels, validate=False)
-    if column.dtype in ("text", "name"):
-        return pd.array(values, dtype="O", copy=False)
-    return values
-
-
-def _own_tables(net: ExposureNetwork, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Return tables as they were given: labels as codes, rows of ``others@`` left out."""
-    labels = {kind: net.labels(kind)[: len(net.labels(kind)) - net.derived(kind)] for kind in ("traders", "accounts")}
-    labels |= {kind: net.labels(kind) for kind in ("exchanges", "assets")}
-    tables = {}
-    for name in names:
-        columns, spec = net.columns(name), schema()[name]
-        key = {"balances": "account", "positions": "account"}.get(name)
-        size = len(next(iter(columns.values()))) if key is None else int((columns[key] < len(labels["accounts"])).sum())
-        size = len(labels[name]) if name in labels else size
-        if not size:
-            continue
-        tables[name] = {
-            column: Coded(np.arange(size), labels[name])
-            if spec[column].dtype == "label"
-            else _own_cells(net, spec[column], columns[column][:size], labels)
-            for column in spec
-        }
-    return tables
-
-
-def _own_cells(net: ExposureNetwork, column: Any, values: NDArray[Any], labels: dict[str, pd.Index]) -> Any:
-    if column.refers_to in labels and (values >= 0).all():
-        return Coded(values, labels[column.refers_to])
-    return _cells(net, column, values)
-
-
-def merge(*networks: ExposureNetwork) -> ExposureNetwork:
-    """Join networks into one; nodes, assets and accounts of the same label are the same.
-
-    A row that two networks share must say the same in both, where both say something other than the default. It is the
-    same row then, and counts once: amounts (balances, positions, wallets, holdings, liabilities) are never added up.
-
-    Parameters
-    ----------
-    *networks : ExposureNetwork
-        At least one, all of one numeraire.
-
-    Raises
-    ------
-    SchemaError
-        Listing every contradiction.
-    """
-    import pandas as pd
-
-    if not networks:
-        message = "merge needs at least one network"
-        raise ValueError(message)
-    money = sorted({net.numeraire for net in networks})
-    if len(money) > 1:
-        cure = "convert the networks to one unit of money first"
-        raise SchemaError([Problem("network", "numeraire", None, " and ".join(money), "one numeraire", cure)])
-    problems: list[Problem] = []
-    tables: dict[str, pd.DataFrame] = {}
-    for name, spec in schema().items():
-        frames = [_given(net, name, addressed=True) for net in networks]
-        frames = [frame for frame in frames if len(frame)]
-        if not frames:
-            continue
-        stacked = pd.concat(frames, ignore_index=True)
-        keys = [column.name for column in spec.values() if column.identity]
-        if name in ("balances", "positions", "wallets", "holdings", "liabilities"):
-            tables[name] = stacked.drop_duplicates()
-        else:
-            tables[name] = _reconcile(name, stacked, keys, problems)
-    if problems:
-        raise SchemaError(problems)
-    return ExposureNetwork(**tables, numeraire=money[0], complete=all(net.complete for net in networks))
-
-
-def _given(net: ExposureNetwork, name: str, *, addressed: bool = False) -> pd.DataFrame:
-    """Return a table with its keys as columns and without the rows the network added.
-
-    With ``addressed`` every debtor and creditor says whether it is a trader or an exchange.
-    """
-    frame = net._table(name).reset_index()
-    for column in frame.columns:
-        if frame[column].dtype == "category":
-            frame[column] = frame[column].astype(object)
-    if name in ("traders", "accounts", "balances", "positions"):
-        key = "trader" if name == "traders" else "account"
-        frame = frame[[not str(label).startswith(OTHERS) for label in frame[key]]]
-    if name == "liabilities" and addressed:
-        kinds = [("trader", label) for label in net.labels("traders")]
-        nodes = kinds + [("exchange", label) for label in net.labels("exchanges")]
-        for end in ("debtor", "creditor"):
-            frame[end] = [nodes[code] for code in net.columns(name)[end]]
-    return frame
-
-
-def _reconcile(name: str, stacked: pd.DataFrame, keys: list[str], problems: list[Problem]) -> pd.DataFrame:
-    import pandas as pd
-
-    spec = schema()[name]
-    shared = stacked.duplicated(keys, keep=False)
-    rows = []
-    for key, group in stacked[shared].groupby(keys, sort=False, observed=True):
-        row = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
-        for column in (c for c in spec.values() if not c.identity):
-            said = pd.unique(group[column.name][[not _silent(column, v) for v in group[column.name]]])
-            if len(said) > 1:
-                value = f"{key!r} is {' and '.join(repr(v) for v in said)}"
-                problems.append(Problem(name, column.name, None, value, "one value", _agreement(name)))
-            row[column.name] = said[0] if len(said) else column.default_value
-        rows.append(row)
-    return pd.concat([stacked[~shared], pd.DataFrame(rows)], ignore_index=True) if rows else stacked
-
-
 def _text_bytes(labels: NDArray[Any]) -> bytes:
     names = labels.tolist()
     return "\n".join(names if all(type(name) is str for name in names) else map(repr, names)).encode()
@@ -532,15 +400,3 @@ def _word_bytes(words: NDArray[Any]) -> bytes:
 
     codes, distinct = pd.factorize(words)
     return _text_bytes(np.asarray(distinct, dtype=object)) + codes.astype(np.int32).tobytes()
-
-
-def _agreement(table: str) -> str:
-    if table == "accounts":
-        return "name accounts by trader and exchange in each network, for example account='trader@exchange'"
-    return "make the networks agree"
-
-
-def _silent(column: Any, value: Any) -> bool:
-    import pandas as pd
-
-    return bool(pd.isna(value)) or (not column.required and value == column.default_value)

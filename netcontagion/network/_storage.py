@@ -9,17 +9,28 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netcontagion.errors import ContagionError
-from netcontagion.network._network import ExposureNetwork, _given
+from netcontagion.network._labels import factorize
+from netcontagion.network._network import ExposureNetwork
 from netcontagion.network._schema import schema
+from netcontagion.network._tables import own_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from netcontagion.network._schema import Column
 
 __all__ = ["load", "save"]
 
 _KINDS = ("trader", "exchange")
+_LABELLED = ("traders", "exchanges", "assets", "accounts")
+_EMPTY = '""'
 _META = "network.json"
 _FORMAT = 1
 
@@ -76,22 +87,44 @@ def _refuse_foreign(target: Path) -> None:
 
 def _write(net: ExposureNetwork, folder: Path) -> None:
     folder.chmod(0o777 & ~_umask())
-    integer: list[str] = []
-    texts = _node_texts(net)
+    nodes = _node_texts(net)
     for name, spec in schema().items():
-        table = _given(net, name, addressed=True)
-        if not len(table):
+        size = own_rows(net, name)
+        if not size:
             continue
-        label = next(iter(spec))
-        if spec[label].dtype == "label" and not isinstance(table[label].iloc[0], str):
-            integer.append(name)
-        for column in spec.values():
-            if column.refers_to == "nodes":
-                table[column.name] = [texts[value] for value in table[column.name]]
+        columns = [_texts(net, column, size, nodes) for column in spec.values()]
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            table.to_csv(file, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+            file.write("\n".join([",".join(_quoted(list(spec))), *map(",".join, zip(*columns, strict=True)), ""]))
+    integer = [kind for kind in _LABELLED if own_rows(net, kind) and not isinstance(net.labels(kind)[0], str)]
     meta = {"format": _FORMAT, "numeraire": net.numeraire, "complete": net.complete, "integer_labels": integer}
     (folder / _META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _texts(net: ExposureNetwork, column: Column, size: int, nodes: list[str]) -> list[str]:
+    """Cells of a column as they stand in the file: text in quotes, numbers exact, an empty cell as empty quotes."""
+    if column.dtype == "label":
+        return _quoted(net.labels(column.table)[:size].tolist())
+    values = net.columns(column.table)[column.name][:size]
+    if column.refers_to:
+        texts = nodes if column.refers_to == "nodes" else net.labels(column.refers_to).tolist()
+        return _taken(_quoted(texts), values)
+    if column.dtype in ("text", "name"):
+        codes, distinct = factorize(values)
+        return _taken(_quoted(list(distinct)), codes)
+    texts = list(map(repr, values.tolist()))
+    return [_EMPTY if text == "nan" else text for text in texts] if column.nullable else texts
+
+
+def _taken(texts: list[str], codes: NDArray[Any]) -> list[str]:
+    """Text of every code; -1 is an empty cell."""
+    return list(map([*texts, _EMPTY].__getitem__, codes.tolist()))
+
+
+def _quoted(labels: list[Any]) -> list[str]:
+    if labels and not isinstance(labels[0], str):
+        return list(map(str, labels))
+    clean = '"' not in "".join(labels)
+    return [f'"{text}"' for text in labels] if clean else ['"' + text.replace('"', '""') + '"' for text in labels]
 
 
 def _umask() -> int:
@@ -100,13 +133,14 @@ def _umask() -> int:
     return mask
 
 
-def _node_texts(net: ExposureNetwork) -> dict[tuple[str, Any], str]:
+def _node_texts(net: ExposureNetwork) -> list[str]:
     """Write a node as its label; as ``trader:x`` or ``exchange:x`` where the label alone would not tell."""
-    nodes = [(kind, label) for kind in _KINDS for label in net.labels(f"{kind}s")]
-    count = Counter(str(label) for _, label in nodes)
-    plain = {node: str(node[1]) for node in nodes}
+    if not own_rows(net, "liabilities"):
+        return []
+    nodes = [(kind, str(label)) for kind in _KINDS for label in net.labels(f"{kind}s").tolist()]
+    count = Counter(text for _, text in nodes)
     unclear = {text for text in count if count[text] > 1 or text.partition(":")[0] in _KINDS}
-    return {node: f"{node[0]}:{text}" if text in unclear else text for node, text in plain.items()}
+    return [f"{kind}:{text}" if text in unclear else text for kind, text in nodes]
 
 
 def load(folder: str | Path) -> ExposureNetwork:
@@ -147,19 +181,23 @@ def _read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_csv(path: Path) -> dict[str, Any]:
+def _read_csv(path: Path) -> dict[str, list[str]]:
     """Read the cells of a table as text; rows of another length than the header are refused."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+            rows = filter(None, csv.reader(file, strict=True))
+            header = next(rows, [])
+            if len(set(header)) < len(header):
+                raise ContagionError(f"{path.name} has a column twice: {', '.join(header)}")
+            cells: list[str] = []  # one after the other: a list per row would cost more than reading it
+            for row in rows:
+                if len(row) != len(header):
+                    place = len(cells) // len(header)
+                    raise ContagionError(f"{path.name}, row {place}: {len(row)} cells under {len(header)} column names")
+                cells += row
     except (csv.Error, UnicodeDecodeError) as error:
         raise ContagionError(f"{path.name} cannot be read: {error}") from error
-    if len(set(header)) < len(header):
-        raise ContagionError(f"{path.name} has a column twice: {', '.join(header)}")
-    for place, row in enumerate(rows):
-        if len(row) != len(header):
-            raise ContagionError(f"{path.name}, row {place}: {len(row)} cells under {len(header)} column names")
-    return dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
+    return {name: cells[place :: len(header)] for place, name in enumerate(header)}
 
 
 def _read(path: Path, integer: set[str]) -> dict[str, Any]:
@@ -177,23 +215,28 @@ def _read(path: Path, integer: set[str]) -> dict[str, Any]:
     return columns
 
 
-def _cells(texts: Any, parse: Any) -> Any:
+def _cells(texts: Sequence[str], parse: Any) -> Any:
     """Parse the cells of a column; empty ones are None, those that do not parse stay text for the door to refuse."""
-
-    def cell(text: Any) -> Any:
-        if text == "":
-            return None
-        try:
-            return parse(text)
-        except ValueError:
-            return text
-
-    found = [cell(text) for text in texts]
-    if parse in (float, int) and all(isinstance(value, parse) for value in found):
-        return np.array(found, dtype=np.int64 if parse is int else np.float64)
-    array = np.empty(len(found), dtype=object)
-    array[:] = found
+    whole = np.int64 if parse is int else np.float64
+    try:
+        if parse in (float, int) and "" not in texts:
+            return np.fromiter(map(parse, texts), whole, len(texts))
+        if parse is float:
+            return np.array([float(text) if text else np.nan for text in texts])
+    except (ValueError, OverflowError):
+        pass
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts if parse is str else [_cell(text, parse) for text in texts]
+    if parse is str and "" in texts:
+        array[array == ""] = None
     return array
+
+
+def _cell(text: str, parse: Any) -> Any:
+    try:
+        return parse(text) if text else None
+    except ValueError:
+        return text
 
 
 def _truth(text: str) -> bool:
