@@ -23,12 +23,17 @@ def broken_laws(result: ClearingResult) -> list[str]:
     """Name every law that does not hold, and the node where it fails most."""
     values, tolerance = result.values, max(CHECK_TOLERANCE, float(np.max(result.residual, initial=0.0)))
     resources = _resources(result)
-    wrong = [*_out_of_range(values, tolerance), *_liability_unlimited(values, resources, tolerance)]
-    return [*wrong, *_not_conserved(values, resources, tolerance)] if result.conserves else wrong
+    wrong = _out_of_range(values, tolerance)
+    if result.limited:
+        wrong += _liability_unlimited(values, resources, tolerance)
+    return [*wrong, *_not_conserved(result, resources, tolerance)] if result.conserves else wrong
 
 
 def _resources(result: ClearingResult) -> NDArray[np.float64]:
-    """External assets plus receipts, anew from what each node pays."""
+    """External assets plus receipts, of debt and of equity held, anew from what each node pays."""
+    if result.classes is not None:
+        received = result.classes.receipts(np.maximum(result.values.net_worth, 0.0))
+        return np.asarray(result.values.external_assets + received)
     internal, paid = result.liabilities.sum(axis=1), result.values.payments_internal
     share = share_paid(paid, internal if paid.ndim == 1 else np.broadcast_to(internal[:, None], paid.shape))
     resources: NDArray[np.float64] = result.values.external_assets + result.liabilities.T @ share
@@ -48,9 +53,11 @@ def _liability_unlimited(values: NodeValues, resources: NDArray[np.float64], tol
     return [f"a node pays more than it has at {_where(excess)}"] if not (excess <= 0).all() else []
 
 
-def _not_conserved(values: NodeValues, resources: NDArray[np.float64], tolerance: float) -> list[str]:
+def _not_conserved(result: ClearingResult, resources: NDArray[np.float64], tolerance: float) -> list[str]:
+    values = result.values
     equity, assets = np.maximum(resources - values.dues, 0.0), values.external_assets.sum(axis=0)
-    gap = equity.sum(axis=0) + values.payments_external.sum(axis=0) - assets
+    owned = equity.sum(axis=0) if result.classes is None else result.classes.held_outside @ equity
+    gap = owned + values.payments_external.sum(axis=0) - assets
     if np.all(np.abs(gap) <= tolerance * np.maximum(assets, values.dues.sum(axis=0))):
         return []
     return [f"equities plus external receipts differ from the external assets by {np.abs(gap).max():.6g}"]

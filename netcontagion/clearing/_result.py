@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion._status import Status
+    from netcontagion.clearing._classes import DebtClasses
 
 __all__ = ["ClearingResult", "NodeValues"]
 
@@ -78,12 +79,19 @@ class ClearingResult:
         ``defaulted`` is shortfall > tolerance x dues.
     conserves : bool
         Whether equities and external receipts add up to the external assets (no default costs).
+    limited : bool
+        Whether liability is limited: nobody pays more than it has. Not where a recovery is given, or debt is valued
+        before anybody pays.
     numeraire : str
         Unit of money.
     labels : pandas.Index or None
         Names of the nodes.
     loss : pandas.DataFrame or None
         Node x (direct, contagion) in equity, from :func:`netcontagion.clear`.
+    prices, sold : ndarray, Series or None
+        Of a fire sale: price of each asset [num/unit] and units of it sold, (m,) or (m, s).
+    classes : DebtClasses or None
+        Of ranked debt and cross-holdings: what is owed and paid in each class, and who holds whose equity.
     assumptions : tuple of str
         What was taken for granted, and what is not certain.
     """
@@ -100,9 +108,13 @@ class ClearingResult:
     statuses: tuple[Status, ...] = ()
     tolerance: float = SOLVENCY_TOLERANCE
     conserves: bool = True
+    limited: bool = True
     numeraire: str = ""
     labels: pd.Index[Any] | None = None
     loss: pd.DataFrame | None = None
+    prices: Any = None
+    sold: Any = None
+    classes: DebtClasses | None = None
     assumptions: tuple[str, ...] = ()
 
     @property
@@ -151,6 +163,16 @@ class ClearingResult:
         return self._labelled(np.maximum(self.values.net_worth, 0.0))
 
     @property
+    def default_costs(self) -> Any:
+        """What a defaulter has, receipts included, and does not pay out: what its default destroys."""
+        return self._labelled(self.values.shortfall + np.minimum(self.values.net_worth, 0.0))
+
+    @property
+    def payments_by_class(self) -> Any:
+        """What a node pays to nodes of the network in each class, from the most senior; None without classes."""
+        return None if self.classes is None else tuple(self._labelled(paid) for paid in self.classes.payments)
+
+    @property
     def default_wave(self) -> Any:
         """Wave of the fictitious-default algorithm in which a node falls, -1 never; None if not asked for.
 
@@ -182,6 +204,8 @@ class ClearingResult:
         scenario : int, optional
             Column of the scenario; needed where there are several.
         """
+        if self.classes is not None:
+            return self.classes.payment_matrix([self._column(paid, scenario) for paid in self.classes.payments])
         share = share_paid(self._column(self.values.payments_internal, scenario), self.liabilities.sum(axis=1))
         matrix = self.liabilities.copy()
         matrix.data = matrix.data * np.repeat(share, np.diff(matrix.indptr))
