@@ -7,6 +7,7 @@ from netcontagion.builders._depth import depth_at
 from netcontagion.builders._graphs import from_igraph, from_networkx
 from netcontagion.builders._matrix import from_matrix
 from netcontagion.builders._presets import preset_markets
+from netcontagion.builders._reconstruct import reconstruct
 from netcontagion.builders._table import from_table
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "from_networkx",
     "from_table",
     "preset_markets",
+    "reconstruct",
 ]
