@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import threading
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["kernel"]
+__all__ = ["in_threads", "kernel"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
+_declaring = threading.RLock()  # kernels declare the kernels they call, and threads share numba's settings
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
@@ -28,18 +31,19 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     def compiled() -> Any:
         import numba
 
-        linked = _linked(function)
-        config: Any = numba.config
-        folder = config.CACHE_DIR
-        # kept out of the package's own folder: pip would leave it there, and what is left shadows a later install
-        config.CACHE_DIR = folder or _cache_folder()
-        try:
-            return numba.njit(cache=True)(linked)
-        except (RuntimeError, OSError) as error:
-            _log.info("no folder to cache the kernel %s in (%s): it is compiled anew", function.__name__, error)
-            return numba.njit(linked)
-        finally:
-            config.CACHE_DIR = folder
+        with _declaring:
+            linked = _linked(function)
+            config: Any = numba.config
+            folder = config.CACHE_DIR
+            # kept out of the package's own folder: pip would leave it there, and what is left shadows a later install
+            config.CACHE_DIR = folder or _cache_folder()
+            try:
+                return numba.njit(cache=True, nogil=True)(linked)
+            except (RuntimeError, OSError) as error:
+                _log.info("no folder to cache the kernel %s in (%s): it is compiled anew", function.__name__, error)
+                return numba.njit(nogil=True)(linked)
+            finally:
+                config.CACHE_DIR = folder
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -48,6 +52,22 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     call.compiled = compiled  # type: ignore[attr-defined]
     return call
+
+
+def in_threads(work: Callable[..., R], pieces: Iterable[tuple[Any, ...]]) -> list[R]:
+    """Call a function that runs kernels on every piece of the work, on all processors; results in order.
+
+    Kernels release the interpreter's lock. What a piece does must not depend on who does it, so that results are the
+    same for every number of processors.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    todo = list(pieces)
+    workers = min(len(todo), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if workers < 2:
+        return [work(*piece) for piece in todo]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda piece: work(*piece), todo))
 
 
 def _cache_folder() -> str:

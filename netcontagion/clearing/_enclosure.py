@@ -52,31 +52,35 @@ def certify(system: System, payments: Floats, rtol: float) -> Enclosure:
     return concave_enclosure(system, payments) if system.concave else _bracket(system, payments, rtol)
 
 
-def concave_enclosure(system: System, payments: Floats) -> Enclosure:
+def concave_enclosure(
+    system: System, payments: Floats, *, image: Floats | None = None, enough: float = 0.0, last: int = 0
+) -> Enclosure:
     """Bound the solution near ``payments``, rounding included.
 
     With f = Phi^k(0) > 0 and r = Phi^k(p) - p, Phi monotone and concave:
     ``p / (1 + max r^- / f) <= p* <= p / (1 - max r^+ / f)``, the last where its denominator is positive.
-    A computed Phi^k is within the factor 1 +- k * rounding of the true one.
+    A computed Phi^k is within the factor 1 +- k * rounding of the true one. k doubles, from 1 where ``image`` = Phi(p)
+    is known, until the width is ``enough`` or k reaches ``last``.
     """
     due = system.due > 0
     if not due.any():
         return Enclosure("concave", payments.copy(), payments.copy(), system.width(payments, payments), EPS)
     lower, upper = np.zeros(len(payments)), system.ceiling * (1 + system.rounding)
     width, floor = np.inf, np.inf
-    least, image, power = np.zeros(len(payments)), payments, 0
-    last = int(np.clip(2e8 / (system.owed.nnz + len(payments) + 1), USUAL_POWER, 10_000))
+    known, least, image, power = image, np.zeros(len(payments)), payments, 0
+    last = last or int(np.clip(2e8 / (system.owed.nnz + len(payments) + 1), USUAL_POWER, 10_000))
     while power < last:
-        rounds = min(max(power, FIRST_POWER), last - power)
+        rounds = min(max(power, FIRST_POWER), last - power) if known is None else 1
         for _ in range(rounds):
-            least, image = system.pay(least), system.pay(image)
+            first = system.pay(image) if known is None else known
+            least, image, known = system.pay(least), first, None
         power += rounds
         error = power * system.rounding
         if (least[due] > 0).all() and error < 0.5:
             low, high, limit = _concave_bounds(payments[due], image[due], least[due], error)
             lower[due], upper[due] = np.maximum(lower[due], low), np.minimum(upper[due], high)
             width, floor = system.width(lower, upper), min(floor, limit)
-            if power >= USUAL_POWER or width <= 4 * floor <= ENOUGH:
+            if power >= USUAL_POWER or width <= enough or width <= 4 * floor <= ENOUGH:
                 break
     if np.isfinite(width) and (lower[due] > 0).all():
         return Enclosure("concave", lower, upper, width, floor)

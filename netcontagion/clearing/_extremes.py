@@ -34,7 +34,9 @@ __all__ = ["alive_nodes", "with_the_dead"]
 def alive_nodes(system: System) -> Bools:
     """Nodes that value reaches: income of their own, or owed by a node that is alive."""
     income: Bools = system.income > 0
-    near: Bools = income | (system.due == 0) | (system.incoming @ income.astype(float) > 0)
+    near: Bools = income | (system.due == 0)
+    if not near.all():
+        near |= system.incoming @ income.astype(float) > 0
     return near if near.all() else _reached(system.owed, income) | (system.due == 0)
 
 
@@ -64,7 +66,7 @@ def with_the_dead(system: System, alive: Bools, solved: Solved, *, greatest: boo
         width = max(width, float(((upper[nodes] - lower[nodes]) / system.due[nodes]).max()))
     enclosure = solved.enclosure._replace(lower=lower, upper=upper, width=width)
     note = f"no value reaches {int((~alive).sum())} nodes with dues: the clearing vector may not be unique"
-    return solved._replace(payments=payments, enclosure=enclosure, notes=(*solved.notes, note))
+    return solved._replace(payments=payments, enclosure=enclosure, notes=(*solved.notes, note), available=None)
 
 
 def _closed_classes(system: System, dead: Bools) -> Iterator[Indices]:

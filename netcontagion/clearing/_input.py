@@ -12,9 +12,9 @@ from netcontagion.errors import Problem, SchemaError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.clearing._system import Floats
+    from netcontagion.clearing._system import Floats, Prepared
 
-__all__ = ["Options", "checked_input"]
+__all__ = ["Options", "checked_assets", "checked_input"]
 
 RANKS = ("pari_passu", "senior")
 EXTREMES = ("greatest", "least")
@@ -31,9 +31,9 @@ class Options(NamedTuple):
     max_rounds: int
     waves: bool
 
-    def check(self) -> None:
+    def check(self, solvers: tuple[str, ...] = SOLVERS) -> None:
         """Refuse, with a ValueError, what is not allowed or has no meaning together."""
-        for name, allowed in (("external_rank", RANKS), ("which", EXTREMES), ("solver", SOLVERS)):
+        for name, allowed in (("external_rank", RANKS), ("which", EXTREMES), ("solver", solvers)):
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
@@ -45,7 +45,7 @@ class Options(NamedTuple):
             raise ValueError(
                 f"waves=True needs which='greatest', not {self.which!r}: the waves lead to the greatest vector"
             )
-        if (self.external_rank, self.which, self.solver) == ("senior", "least", "fictitious_default"):
+        if (self.external_rank, self.which) == ("senior", "least") and self.solver not in ("auto", "fixed_point"):
             raise ValueError(
                 f"solver={self.solver!r} finds the greatest vector: for which='least' with external_rank='senior' "
                 "use solver='auto' or 'fixed_point'"
@@ -70,8 +70,27 @@ def checked_input(liabilities: Any, external_assets: Any, external_liabilities: 
         _check_rows("external_liabilities", external, owed.shape[0], problems)
     if problems or owed is None or assets is None or external is None:
         raise SchemaError(problems)
-    _check_dues(owed, external)
+    _check_sums(owed, assets, external)
     return owed, assets, external
+
+
+def checked_assets(external_assets: Any, prepared: Prepared) -> Floats:
+    """Convert the assets of a prepared network, or raise one SchemaError with everything that is wrong."""
+    problems: list[Problem] = []
+    if prepared.labels is not None and hasattr(external_assets, "reindex"):
+        index = external_assets.index
+        if index.has_duplicates or len(index.symmetric_difference(prepared.labels)):
+            cure = "label it as the matrix is, or give plain values"
+            raise SchemaError(
+                [Problem("external_assets", None, None, "its labels are not the matrix's", "the same labels", cure)]
+            )
+        external_assets = external_assets.reindex(prepared.labels)
+    assets = _numbers("external_assets", _unmasked(external_assets), (1, 2), problems)
+    _check_rows("external_assets", assets, prepared.owed.shape[0], problems)
+    if problems or assets is None:
+        raise SchemaError(problems)
+    _check_sums(prepared.owed, assets, prepared.external)
+    return assets
 
 
 def _by_label(owed: Any, assets: Any, external: Any, problems: list[Problem]) -> tuple[Any, Any, Any]:
@@ -150,17 +169,23 @@ def _check_rows(table: str, array: Floats | None, nodes: int, problems: list[Pro
         problems.append(Problem(table, None, None, f"{len(array)} rows", f"{nodes} rows", cure))
 
 
-def _check_dues(owed: Any, external: Floats) -> None:
+def _check_sums(owed: Any, assets: Floats, external: Floats) -> None:
+    """Check that what a node owes, and what it may have, are finite sums."""
+    cure = "count in a larger unit of money"
     with np.errstate(over="ignore"):
         dues = owed.sum(axis=1) + external
-    rows = np.flatnonzero(~np.isfinite(dues))
-    if len(rows):
-        cure = "count in a larger unit of money"
-        raise SchemaError(Problem("liabilities", None, int(row), "dues overflow", "a finite sum", cure) for row in rows)
+        most = assets if assets.ndim == 1 else assets.max(axis=1, initial=0.0)
+        whole = most + owed.sum(axis=0) + dues
+    for values, table, said in ((dues, "liabilities", "dues overflow"), (whole, "external_assets", "assets overflow")):
+        rows = np.flatnonzero(~np.isfinite(values))
+        if len(rows):
+            raise SchemaError(Problem(table, None, int(row), said, "a finite sum", cure) for row in rows)
 
 
 def _bad(amounts: Floats) -> NDArray[np.intp]:
     """Places of what is no amount of money, a row of indices each."""
+    if not amounts.size or (amounts.min() >= 0 and amounts.max() < np.inf):  # false with NaN
+        return np.empty((0, amounts.ndim), dtype=np.intp)
     return np.argwhere(~(np.isfinite(amounts) & (amounts >= 0)))
 
 

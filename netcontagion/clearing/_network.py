@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion._arrays import group_sum
 from netcontagion.clearing._eisenberg_noe import eisenberg_noe
+from netcontagion.clearing._estate import Estate, estate_of, external_liabilities, obligations
+from netcontagion.clearing._models import MODELS, Case
 from netcontagion.errors import ContagionError, UnknownLabelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_array
-
     from netcontagion.clearing._result import ClearingResult
     from netcontagion.network import ExposureNetwork, Shock
 
-__all__ = ["Estate", "clear", "estate_of", "settle"]
-
-_MODELS: dict[str, Callable[..., ClearingResult]] = {"eisenberg_noe": eisenberg_noe}
-
-
-@dataclass(frozen=True, eq=False)
-class Estate:
-    """What nodes have and owe, nodes being traders, then exchanges [num].
-
-    ``account_equity`` becomes a due of the exchange where it is positive, and of the trader where it is negative and
-    the exchange has recourse. A hole without recourse is owed by nobody. Nothing is set off across accounts.
-    """
-
-    assets: NDArray[np.float64]
-    account_equity: NDArray[np.float64]
+__all__ = ["clear", "settle"]
 
 
 def clear(
@@ -53,10 +35,13 @@ def clear(
         The network before the shock.
     shock : Shock, optional
         Default: none.
-    model : {"eisenberg_noe"}
-        Clearing model.
+    model : str
+        "eisenberg_noe"; "rogers_veraart" (needs ``alpha=``, ``beta=``); "elsinger" (classes by ``seniority``);
+        "suzuki"; "neva" (needs ``valuation=``); "furfine" (``recovery=``); "threshold" (``loss_given_default=``);
+        "debtrank" (2012); "linear_debtrank" (2015); "fire_sale" (traders sell wallets and holdings on the books of the
+        assets).
     **options
-        Of the model: ``external_rank``, ``which``, ``solver``, ``rtol``, ``max_rounds``, ``strict``, ``waves``.
+        Of the model: see the function of its name in :mod:`netcontagion.clearing`.
 
     Returns
     -------
@@ -88,12 +73,14 @@ def clear(
     from netcontagion.network import Shock as Event
     from netcontagion.network import check_call
 
-    if model not in _MODELS:
-        raise UnknownLabelError(model, _MODELS, "model")
+    if model not in MODELS:
+        raise UnknownLabelError(model, MODELS, "model")
     check_call(net, shock, optional=True)
-    before, after = estate_of(net, Event()), estate_of(net, shock or Event())
-    result = settle(net, after, model=model, **options)
-    calm = settle(net, before, model=model, **options) if shock is not None else result
+    before, strict = estate_of(net, Event()), options.pop("strict", True)
+    calm_case = Case(net, Event(), before, before)
+    case = calm_case if shock is None else Case(net, shock, before, estate_of(net, shock))
+    result = MODELS[model](case, strict=False, **options)
+    calm = result if shock is None else MODELS[model](calm_case, strict=False, **options)
     notes = result.assumptions
     if (
         shock is not None
@@ -101,75 +88,44 @@ def clear(
         and not net.columns("traders")["external_assets"].any()
     ):
         notes = (*notes, "no trader has external assets: the loss takes nothing")
-    return replace(result, loss=_loss(net, before, after, calm, result), assumptions=notes)
+    loss = _loss(case, calm, result)
+    named = replace(result, labels=net.nodes, numeraire=net.numeraire, loss=loss, assumptions=notes)
+    if named.prices is not None:
+        named = _by_asset(net, named)
+    return named.raise_for_status() if strict else named
 
 
-def estate_of(net: ExposureNetwork, shock: Shock) -> Estate:
-    """Value every node right after a shock, before anybody acts."""
-    book, exchange, asset = net.book, net.columns("exchanges"), net.columns("assets")
-    factor = shock.price_factors(net)
-    price = asset["price"] * factor
-    n_traders, n_exchanges = len(net.labels("traders")), len(net.labels("exchanges"))
-    owned = shock.external_assets(net)
-    defaulted = shock.defaulted(net)
-    for name in ("wallets", "holdings"):
-        table = net.columns(name)
-        value = group_sum(table["trader"], table["units"] * price[table["asset"]], n_traders)
-        owned = owned + (np.where(defaulted, 0.0, value) if name == "wallets" else value)
-    mark = book.market_mark * factor[book.market_asset]
-    held = (book.deposited - book.borrowed) * mark[book.balance_market]
-    custody = group_sum(book.market_exchange[book.balance_market], held, n_exchanges)
-    fund_price = np.where(exchange["insurance_asset"] < 0, 1.0, np.append(price, 1.0)[exchange["insurance_asset"]])
-    resources = np.maximum(custody, 0.0) + exchange["insurance_fund"] * fund_price + exchange["equity"]
-    _check_custody(custody, held)
-    equity = book.equity(factor[book.market_asset])
-    return Estate(np.concatenate([owned, resources]), equity)
+def _by_asset(net: ExposureNetwork, result: ClearingResult) -> ClearingResult:
+    import pandas as pd
+
+    prices, sold = (pd.Series(values, index=net.labels("assets")) for values in (result.prices, result.sold))
+    return replace(result, prices=prices, sold=sold)
 
 
-def _check_custody(custody: NDArray[np.float64], held: NDArray[np.float64]) -> None:
-    if len(custody) and custody.min() < -1e-9 * np.abs(held).sum():
-        message = "an exchange lends more than is deposited with it; net.check() says where"
-        raise ContagionError(message)
-
-
-def settle(net: ExposureNetwork, estate: Estate, *, model: str = "eisenberg_noe", **options: Any) -> ClearingResult:
+def settle(net: ExposureNetwork, estate: Estate, **options: Any) -> ClearingResult:
     """Clear the network with the given resources and account equities; the result is labelled by node."""
     seniority = net.columns("liabilities")["seniority"]
     if len(np.unique(seniority)) > 1:
         found = ", ".join(map(str, np.unique(seniority)))
-        raise ContagionError(f"model {model!r} knows one class of debt; liabilities has seniorities {found}")
+        raise ContagionError(f"a cascade settles one class of debt; liabilities has seniorities {found}")
     strict = options.pop("strict", True)
-    outside = np.zeros(len(estate.assets))
-    outside[: len(net.labels("traders"))] = net.columns("traders")["external_liabilities"]
-    result = _MODELS[model](obligations(net, estate.account_equity), estate.assets, outside, strict=False, **options)
+    owed = obligations(net, estate.account_equity)
+    result = eisenberg_noe(owed, estate.assets, external_liabilities(net), strict=False, **options)
     named = replace(result, labels=net.nodes, numeraire=net.numeraire)
     return named.raise_for_status() if strict else named
 
 
-def obligations(net: ExposureNetwork, account_equity: NDArray[np.float64]) -> csr_array:
-    """Sum up what each node owes each other node [num], as a sparse array: row owes column."""
-    from scipy.sparse import coo_array
-
-    table, account = net.columns("liabilities"), net.columns("accounts")
-    n_traders, size = len(net.labels("traders")), len(net.nodes)
-    exchange = account["exchange"].astype(np.int64) + n_traders
-    recourse = np.append(net.columns("exchanges")["recourse"], False)[account["exchange"]]
-    owed, hole = account_equity > 0, (account_equity < 0) & recourse
-    trader = account["trader"]
-    debtor = np.concatenate([table["debtor"], exchange[owed], trader[hole]])
-    creditor = np.concatenate([table["creditor"], trader[owed], exchange[hole]])
-    amount = np.concatenate([table["amount"], account_equity[owed], -account_equity[hole]])
-    return coo_array((amount, (debtor, creditor)), shape=(size, size)).tocsr()
-
-
-def _loss(net: ExposureNetwork, before: Estate, after: Estate, calm: ClearingResult, result: ClearingResult) -> Any:
+def _loss(case: Case, calm: ClearingResult, result: ClearingResult) -> Any:
     """Split the fall in equity: direct, while debtors pay the share they pay without the shock; contagion, the rest."""
     import pandas as pd
 
-    share = np.asarray(calm.recovery_rate)
-    receipts = obligations(net, after.account_equity).T @ share
-    untouched = np.asarray(calm.equity)
-    shocked = np.maximum(after.assets + receipts - result.values.dues, 0.0)
+    receipts = case.owed.T @ np.asarray(calm.recovery_rate)
+    if calm.classes is not None:
+        receipts = calm.classes.receipts(np.asarray(calm.equity))
+    untouched, assets = np.asarray(calm.equity), case.after.assets
+    if calm.prices is not None:  # what is sold without the shock too, and at what price
+        assets = assets + calm.values.external_assets - case.before.assets
+    shocked = np.maximum(assets + receipts - case.dues, 0.0)
     direct = untouched - shocked
     fell = untouched - np.asarray(result.equity)
-    return pd.DataFrame({"direct": direct, "contagion": fell - direct}, index=net.nodes)
+    return pd.DataFrame({"direct": direct, "contagion": fell - direct}, index=case.net.nodes)

@@ -9,12 +9,17 @@ where ``receipts(p)`` is what a node gets when each debtor pays p in proportion 
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netcontagion._arrays import group_sum
+from netcontagion._compile import in_threads
+from netcontagion.clearing._kernels import gather
 from netcontagion.clearing._shares import SOLVENCY_TOLERANCE, share_paid
 
 __all__ = ["EPS", "Bools", "Floats", "Prepared", "System"]
@@ -23,26 +28,71 @@ Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 
 EPS = float(np.finfo(float).eps)
+PIECES = 16  # of a product, whatever the number of processors
+WORTH_THREADS = 1_000_000  # entries
+
+
+def full_receipts(owed: Any) -> Floats:
+    """Sum up what is owed to each node."""
+    return group_sum(owed.indices, owed.data, owed.shape[0])
+
+
+def debtors(owed: Any) -> NDArray[np.intp]:
+    """Count who owes each node."""
+    return np.bincount(owed.indices, minlength=owed.shape[0]).astype(np.intp, copy=False)
+
+
+class Rows:
+    """A sparse matrix by rows whose product with a vector takes all processors."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        cuts = np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, PIECES + 1))
+        self.pieces = list(itertools.pairwise([0, *cuts[1:-1].tolist(), matrix.shape[0]]))
+
+    def __matmul__(self, vector: Floats) -> Floats:
+        matrix = self.matrix
+        if matrix.nnz < WORTH_THREADS:
+            small: Floats = matrix @ vector
+            return small
+        out = np.empty(matrix.shape[0])
+
+        def work(first: int, last: int) -> None:
+            gather(matrix.indptr, matrix.indices, matrix.data, vector, out, first, last)
+
+        in_threads(work, self.pieces)
+        return out
 
 
 class Prepared:
     """What all scenarios share: the matrix, the dues and the size of rounding."""
 
-    def __init__(self, owed: Any, external: Floats, external_rank: str) -> None:
+    def __init__(self, owed: Any, external: Floats, external_rank: str, labels: Any = None) -> None:
+        self.labels = labels
         self.owed, self.external, self.senior = owed, external, external_rank == "senior"
         self.incoming = owed.T
         self.internal: Floats = owed.sum(axis=1)
         self.dues = self.internal + external
         self.leaks = np.zeros(len(external), dtype=bool) if self.senior else external > 0
-        in_degree = np.bincount(owed.indices, minlength=len(external)).max(initial=0)
-        self.rounding = float(in_degree + np.diff(owed.indptr).max(initial=0) + 4) * EPS
+        self.in_degree = debtors(owed)
+        self.rounding = float(self.in_degree.max(initial=0) + np.diff(owed.indptr).max(initial=0) + 4) * EPS
 
     def system(self, assets: Floats) -> System:
         """Return the system of the scenario with these external assets."""
         income = assets - self.external if self.senior else assets
         due = self.internal if self.senior else self.dues
         before = self.external if self.senior else None
-        return System(self.owed, self.incoming, due, income, due, self.leaks, assets, before, self.rounding)
+        return System(self.owed, self.incoming, due, income, due, self.leaks, assets, before, self.rounding, self)
+
+    @functools.cached_property
+    def by_creditor(self) -> Rows:
+        """Claims by creditor: a copy, for those who need many products."""
+        return Rows(self.incoming.tocsr())
+
+    @functools.cached_property
+    def full(self) -> Floats:
+        """What each node receives when everybody pays in full."""
+        return full_receipts(self.owed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +112,22 @@ class System:
     assets: Floats
     senior: Floats | None
     rounding: float
+    shared: Prepared | None = None
+
+    @functools.cached_property
+    def full(self) -> Floats:
+        """What each node receives when everybody pays in full."""
+        return full_receipts(self.owed) if self.shared is None else self.shared.full
+
+    @functools.cached_property
+    def in_degree(self) -> NDArray[np.intp]:
+        """How many owe each node."""
+        return debtors(self.owed) if self.shared is None else self.shared.in_degree
+
+    def for_many_products(self) -> System:
+        """Return the same system with claims stored by creditor."""
+        rows = Rows(self.incoming.tocsr()) if self.shared is None else self.shared.by_creditor
+        return replace(self, incoming=rows)
 
     @property
     def concave(self) -> bool:
@@ -109,7 +175,7 @@ class System:
         fields = {name: getattr(self, name)[nodes] for name in ("due", "income", "ceiling", "leaks", "assets")}
         senior = None if self.senior is None else self.senior[nodes]
         owed = self.owed[nodes][:, nodes]
-        return replace(self, owed=owed, incoming=owed.T, senior=senior, **fields)
+        return replace(self, owed=owed, incoming=owed.T, senior=senior, shared=None, **fields)
 
     def nobody(self) -> Bools:
         """Return the empty set of nodes."""

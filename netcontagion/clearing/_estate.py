@@ -1,0 +1,94 @@
+"""What traders and exchanges have and owe right after a shock, before anybody acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netcontagion._arrays import group_sum
+from netcontagion.errors import ContagionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+
+    from netcontagion.network import ExposureNetwork, Shock
+
+__all__ = ["Estate", "estate_of", "external_liabilities", "obligations", "obligations_by_class"]
+
+
+@dataclass(frozen=True, eq=False)
+class Estate:
+    """What nodes have and owe, nodes being traders, then exchanges [num].
+
+    ``account_equity`` becomes a due of the exchange where it is positive, and of the trader where it is negative and
+    the exchange has recourse. A hole without recourse is owed by nobody. Nothing is set off across accounts.
+    """
+
+    assets: NDArray[np.float64]
+    account_equity: NDArray[np.float64]
+
+
+def estate_of(net: ExposureNetwork, shock: Shock) -> Estate:
+    """Value every node right after a shock, before anybody acts."""
+    book, exchange, asset = net.book, net.columns("exchanges"), net.columns("assets")
+    factor = shock.price_factors(net)
+    price = asset["price"] * factor
+    n_traders, n_exchanges = len(net.labels("traders")), len(net.labels("exchanges"))
+    owned = shock.external_assets(net)
+    defaulted = shock.defaulted(net)
+    for name in ("wallets", "holdings"):
+        table = net.columns(name)
+        value = group_sum(table["trader"], table["units"] * price[table["asset"]], n_traders)
+        owned = owned + (np.where(defaulted, 0.0, value) if name == "wallets" else value)
+    mark = book.market_mark * factor[book.market_asset]
+    held = (book.deposited - book.borrowed) * mark[book.balance_market]
+    custody = group_sum(book.market_exchange[book.balance_market], held, n_exchanges)
+    fund_price = np.where(exchange["insurance_asset"] < 0, 1.0, np.append(price, 1.0)[exchange["insurance_asset"]])
+    resources = np.maximum(custody, 0.0) + exchange["insurance_fund"] * fund_price + exchange["equity"]
+    _check_custody(custody, held)
+    equity = book.equity(factor[book.market_asset])
+    return Estate(np.concatenate([owned, resources]), equity)
+
+
+def _check_custody(custody: NDArray[np.float64], held: NDArray[np.float64]) -> None:
+    if len(custody) and custody.min() < -1e-9 * np.abs(held).sum():
+        message = "an exchange lends more than is deposited with it; net.check() says where"
+        raise ContagionError(message)
+
+
+def external_liabilities(net: ExposureNetwork) -> NDArray[np.float64]:
+    """List what each node owes outside the network [num]."""
+    outside = np.zeros(len(net.nodes))
+    outside[: len(net.labels("traders"))] = net.columns("traders")["external_liabilities"]
+    return outside
+
+
+def obligations(net: ExposureNetwork, account_equity: NDArray[np.float64]) -> csr_array:
+    """Sum up what each node owes each other node [num], as a sparse array: row owes column."""
+    return _sum_up(net, account_equity, np.ones(len(net.columns("liabilities")["amount"]), dtype=bool))
+
+
+def obligations_by_class(net: ExposureNetwork, account_equity: NDArray[np.float64]) -> list[csr_array]:
+    """Sum up the same by class, the most senior first; what exchanges and accounts owe stands in the first."""
+    seniority = net.columns("liabilities")["seniority"]
+    none = np.zeros(len(account_equity))
+    ranks = np.unique(seniority).tolist() or [0]
+    return [_sum_up(net, none if place else account_equity, seniority == rank) for place, rank in enumerate(ranks)]
+
+
+def _sum_up(net: ExposureNetwork, account_equity: NDArray[np.float64], rows: NDArray[np.bool_]) -> csr_array:
+    from scipy.sparse import coo_array
+
+    table, account = net.columns("liabilities"), net.columns("accounts")
+    n_traders, size = len(net.labels("traders")), len(net.nodes)
+    exchange = account["exchange"].astype(np.int64) + n_traders
+    recourse = np.append(net.columns("exchanges")["recourse"], False)[account["exchange"]]
+    owed, hole = account_equity > 0, (account_equity < 0) & recourse
+    trader = account["trader"]
+    debtor = np.concatenate([table["debtor"][rows], exchange[owed], trader[hole]])
+    creditor = np.concatenate([table["creditor"][rows], trader[owed], exchange[hole]])
+    amount = np.concatenate([table["amount"][rows], account_equity[owed], -account_equity[hole]])
+    return coo_array((amount, (debtor, creditor)), shape=(size, size)).tocsr()

@@ -1,0 +1,272 @@
+"""The solvers: all agree on whatever network, scenarios together as alone, kernels as their plain functions."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+import netcontagion as nc
+from netcontagion import _compile
+from netcontagion._status import Status
+from netcontagion.clearing import _eisenberg_noe, _kernels, _push, _scenarios, _system, eisenberg_noe, prepare
+from netcontagion.errors import NotSettledError
+
+SOLVERS = ("auto", "push", "accelerated", "fixed_point", "fictitious_default")
+
+
+def network(rng, nodes):
+    """Anything goes: zero rows, isolated nodes, cycles without value, hubs, nodes with nothing."""
+    owed = rng.lognormal(0, 1.5, (nodes, nodes)) * (rng.random((nodes, nodes)) < rng.choice([0.1, 0.3, 0.8]))
+    np.fill_diagonal(owed, 0.0)
+    owed[rng.random(nodes) < 0.15] = 0.0
+    owed[:, rng.random(nodes) < 0.15] = 0.0
+    if nodes > 4 and rng.random() < 0.3:  # a closed cycle without value
+        owed[:2], owed[:, :2] = 0.0, 0.0
+        owed[0, 1], owed[1, 0] = rng.lognormal(size=2)
+    assets = rng.lognormal(0, 1.5, nodes) * (rng.random(nodes) < 0.7)
+    outside = rng.lognormal(0, 1, nodes) * (rng.random(nodes) < 0.5)
+    if nodes > 4 and owed[0, 1] > 0 and owed[1, 0] > 0 and owed[:2].sum() == owed[0, 1] + owed[1, 0]:
+        assets[:2] = outside[:2] = 0.0
+    return owed, assets, outside
+
+
+def agree(owed, assets, outside, rank, solvers=SOLVERS):
+    scale = max(owed.sum(axis=1).max() + outside.max(), 1e-300)
+    results = {}
+    for solver in solvers:
+        options = {"external_rank": rank, "solver": solver, "max_rounds": 3000, "strict": False}
+        found = results[solver] = eisenberg_noe(owed, assets, outside, **options)
+        slow = solver in ("fixed_point", "push") and found.status is Status.MAX_ROUNDS  # cycles that hardly leak
+        assert found.status is Status.SETTLED or slow, solver
+    exact = results["fictitious_default"]
+    for solver, result in results.items():
+        assert (result.lower <= exact.upper + 1e-15 * scale).all(), solver
+        assert (result.upper >= exact.lower - 1e-15 * scale).all(), solver
+        if result.status.settled:
+            np.testing.assert_allclose(result.payments, exact.payments, rtol=0, atol=2e-10 * scale, err_msg=solver)
+            result.check()
+
+
+@pytest.mark.parametrize("rank", ["pari_passu", "senior"])
+@pytest.mark.parametrize("block", range(4))
+def test_solvers_agree_on_random_networks(block, rank):
+    rng = np.random.default_rng(block)
+    for _ in range(60):
+        agree(*network(rng, int(rng.integers(1, 12))), rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["pari_passu", "senior"])
+@pytest.mark.parametrize("block", range(4))
+def test_solvers_agree_on_thousands_of_networks(block, rank):
+    rng = np.random.default_rng(100 + block)
+    for _ in range(600):
+        agree(*network(rng, int(rng.integers(1, 40))), rank)
+
+
+@given(seed=st.integers(0, 10**6), power=st.integers(-12, 12))
+@settings(max_examples=40, deadline=None)
+def test_currency_does_not_matter(seed, power):
+    owed, assets, outside = network(np.random.default_rng(seed), 7)
+    unit = 10.0**power
+    for solver in ("push", "accelerated"):
+        here = eisenberg_noe(owed, assets, outside, solver=solver, strict=False)
+        there = eisenberg_noe(owed * unit, assets * unit, outside * unit, solver=solver, strict=False)
+        if here.status.settled and there.status.settled:
+            tolerance = 4e-10 * here.dues.max(initial=0.0)
+            np.testing.assert_allclose(there.payments / unit, here.payments, rtol=0, atol=tolerance)
+
+
+def large(nodes=600, seed=0, scenarios=None):
+    rng = np.random.default_rng(seed)
+    owed = csr_array(rng.lognormal(0, 1, (nodes, nodes)) * (rng.random((nodes, nodes)) < 0.02))
+    owed.setdiag(0.0)
+    owed.eliminate_zeros()
+    outside = owed.sum(axis=1) * 0.3 + 0.1
+    dues = owed.sum(axis=1) + outside
+    assets = np.maximum(dues - owed.sum(axis=0), 0.0) + 0.1 * dues
+    if scenarios is not None:
+        assets = assets[:, None] * rng.uniform(0.3, 1.0, (nodes, scenarios))
+        assets[rng.random(assets.shape) < 0.02] = 0.0
+    return owed, assets, outside
+
+
+@pytest.mark.parametrize("rank", ["pari_passu", "senior"])
+@pytest.mark.parametrize("solver", ["auto", "push"])
+def test_scenarios_pushed_together_are_those_pushed_alone(solver, rank, monkeypatch):
+    monkeypatch.setattr(_eisenberg_noe, "LARGE", 0)
+    owed, assets, outside = large(scenarios=70)
+    together = eisenberg_noe(owed, assets, outside, external_rank=rank, solver=solver, rtol=1e-9)
+    assert isinstance(together.values, _scenarios.ShortfallValues)
+    together.check()
+    names = ("payments", "payments_internal", "payments_external", "lower", "upper", "net_worth", "shortfall")
+    for column in (0, 33, 63, 64, 69):
+        alone = eisenberg_noe(owed, assets[:, column], outside, external_rank=rank, solver=solver, rtol=1e-9)
+        for name in names:
+            ours, theirs = getattr(together, name)[:, column], getattr(alone, name)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-12, err_msg=name)
+        if rank == "pari_passu":
+            assert together.payments[:, column].tolist() == alone.payments.tolist()
+        assert together.defaulted[:, column].tolist() == alone.defaulted.tolist()
+        assert together.iterations[column] == alone.iterations
+        assert together.statuses[column] is alone.status
+        assert (together.payment_matrix(column) - alone.payment_matrix()).nnz == 0 or rank == "senior"
+    assert not together.payments.flags.writeable
+    assert len(together.summary()) == 70
+
+
+def test_scenarios_without_value_somewhere_are_solved_by_themselves():
+    cycle = np.zeros((5, 5))
+    cycle[0, 1] = cycle[1, 0] = 3.0
+    cycle[2, 3] = cycle[3, 4] = 2.0
+    assets = np.array([[0, 0, 1, 0, 0], [1, 0, 5, 5, 5]]).T
+    together = eisenberg_noe(cycle, assets, solver="push")
+    np.testing.assert_allclose(together.payments.T, [[3, 3, 1, 1, 0], [3, 3, 2, 2, 0]], rtol=1e-12)
+    assert together.status is Status.SETTLED
+
+
+def test_results_do_not_depend_on_the_number_of_processors(monkeypatch):
+    owed, assets, outside = large(scenarios=200)
+    several = eisenberg_noe(owed, assets, outside, solver="push")
+    monkeypatch.setattr(_scenarios, "in_threads", lambda work, pieces: [work(*piece) for piece in pieces])
+    single = eisenberg_noe(owed, assets, outside, solver="push")
+    assert several.payments.tolist() == single.payments.tolist()
+    rows = _system.Rows(owed)
+    vector = assets[:, 0]
+    plain = owed @ vector
+    monkeypatch.setattr(_system, "WORTH_THREADS", 0)
+    np.testing.assert_allclose(rows @ vector, plain, rtol=1e-14)
+    threaded = (rows @ vector).tolist()
+    monkeypatch.setattr(_system, "in_threads", lambda work, pieces: [work(*piece) for piece in pieces])
+    assert (rows @ vector).tolist() == threaded
+
+
+def test_auto_turns_to_mixing_when_a_push_takes_too_long(monkeypatch):
+    monkeypatch.setattr(_eisenberg_noe, "LARGE", 0)
+    monkeypatch.setattr(_eisenberg_noe, "_budget", lambda owed: 0.5 * owed.nnz)
+    owed, assets, outside = large()
+    result = eisenberg_noe(owed, assets * 0.1, outside)
+    assert result.enclosure == "concave"
+    exact = eisenberg_noe(owed, assets * 0.1, outside, solver="fictitious_default")
+    np.testing.assert_allclose(result.payments, exact.payments, rtol=1e-9)
+
+
+def test_a_push_visits_defaulters_and_their_creditors_only():
+    nodes = 5_000
+    owed = csr_array((np.full(nodes - 1, 1.0), (np.arange(nodes - 1), np.arange(1, nodes))), (nodes, nodes))
+    assets, outside = np.full(nodes, 1.0), np.full(nodes, 0.5)
+    assets[0], assets[10] = 2.0, 0.2  # node 10 owes 1.5 and has 1.2: node 11 loses 0.2, has 1.8 and stands
+    system = prepare(owed, outside).system(assets)
+    solved = _push.pushed(system, 1e-10, 100, budget=3.0)
+    assert solved is not None, "three claims are enough to visit"
+    assert np.flatnonzero(system.due - solved.payments > 1e-9).tolist() == [10]
+    assert solved.payments[10] == pytest.approx(1.2)
+    assert _push.pushed(system, 1e-10, 100, budget=0.0) is None
+
+
+def test_a_push_ends_at_max_rounds_with_bounds_that_hold():
+    ring = np.roll(np.diag(np.full(4, 1.0)), 1, axis=1)
+    outside = np.full(4, 1e-7)
+    with pytest.raises(NotSettledError, match="MAX_ROUNDS") as caught:
+        eisenberg_noe(ring, [1e-9, 0, 0, 0], outside, solver="push", max_rounds=50)
+    exact = eisenberg_noe(ring, [1e-9, 0, 0, 0], outside)
+    assert (caught.value.result.lower <= exact.payments).all()
+    assert (caught.value.result.upper >= exact.payments).all()
+
+
+def test_mixing_that_finds_no_certificate_is_stalled():
+    chain = np.diag(np.full(40, 1.0), 1)
+    assets = np.zeros(41)
+    assets[0] = 1e-300
+    result = eisenberg_noe(chain, assets, np.full(41, 1.0), solver="accelerated", strict=False)
+    assert result.status in (Status.STALLED, Status.SETTLED)
+    assert result.enclosure == "concave" or result.status is Status.STALLED
+
+
+# prepare ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", ["pari_passu", "senior"])
+def test_a_prepared_network_clears_as_the_network(rank):
+    owed, assets, outside = large(50)
+    prepared = prepare(owed, outside, external_rank=rank)
+    for factor in (1.0, 0.4):
+        ours = eisenberg_noe(prepared, factor * assets, external_rank=rank)
+        theirs = eisenberg_noe(owed, factor * assets, outside, external_rank=rank)
+        assert ours.payments.tolist() == theirs.payments.tolist()
+        assert ours.assumptions == theirs.assumptions
+
+
+def test_a_prepared_network_keeps_its_labels_and_its_external_debt():
+    import pandas as pd
+
+    owed = pd.DataFrame([[0, 5.0], [2.0, 0]], index=["a", "b"], columns=["a", "b"])
+    prepared = prepare(owed, external_rank="senior")
+    result = eisenberg_noe(prepared, pd.Series({"b": 1.0, "a": 4.0}), external_rank="senior")
+    assert result.payments.index.tolist() == ["a", "b"]
+    assert result.values.external_assets.tolist() == [4.0, 1.0]
+    with pytest.raises(ValueError, match="leave them out"):
+        eisenberg_noe(prepared, [4, 1], [1, 1], external_rank="senior")
+    with pytest.raises(ValueError, match="name their rank"):
+        eisenberg_noe(prepared, [4, 1])
+    with pytest.raises(nc.SchemaError, match="its labels are not the matrix's"):
+        eisenberg_noe(prepared, pd.Series({"c": 1.0, "a": 4.0}), external_rank="senior")
+    with pytest.raises(nc.SchemaError, match="3 rows"):
+        eisenberg_noe(prepared, [1, 2, 3], external_rank="senior")
+    with pytest.raises(nc.SchemaError, match="at least 0"):
+        eisenberg_noe(prepared, [1, -2], external_rank="senior")
+
+
+def test_sums_that_overflow_are_refused():
+    with pytest.raises(nc.SchemaError, match="assets overflow"):
+        eisenberg_noe([[0, 1e308], [0, 0]], [0, 1e308])
+    with pytest.raises(nc.SchemaError, match="dues overflow"):
+        eisenberg_noe([[0, 1.5e308], [0, 0]], [0, 0], [1e308, 0])
+
+
+# kernels ----------------------------------------------------------------------------------------------------------
+
+
+def plain_kernels(patch):
+    for name, value in list(vars(_kernels).items()):
+        if hasattr(value, "compiled"):
+            patch.setattr(_kernels, name, value.__wrapped__)
+            for user in (_push, _scenarios, _system):
+                if hasattr(user, name):
+                    patch.setattr(user, name, value.__wrapped__)
+
+
+@pytest.mark.parametrize("rank", ["pari_passu", "senior"])
+def test_kernels_equal_their_plain_functions(rank, monkeypatch):
+    owed, assets, outside = large(120, scenarios=3)
+    call = {"external_rank": rank, "solver": "push", "rtol": 1e-8}
+    compiled = [eisenberg_noe(owed, column, outside, **call) for column in (assets[:, 0], assets)]
+    vector = assets[:, 0].copy()
+    monkeypatch.setattr(_system, "WORTH_THREADS", 0)
+    product = _system.Rows(owed) @ vector
+    with monkeypatch.context() as patch:
+        plain_kernels(patch)
+        plain = [eisenberg_noe(owed, column, outside, **call) for column in (assets[:, 0], assets)]
+        np.testing.assert_allclose(_system.Rows(owed) @ vector, product, rtol=1e-15)
+    for ours, theirs in zip(compiled, plain, strict=True):
+        assert np.array_equal(ours.iterations, theirs.iterations)
+        for name in ("payments", "lower", "upper"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-14, atol=1e-14)
+
+
+def test_kernels_declared_by_several_threads_leave_the_cache_folder_as_it_was():
+    import numba
+
+    kernels = [_compile.kernel(lambda x, k=k: x + k) for k in range(8)]
+    folder = numba.config.CACHE_DIR
+    threads = [threading.Thread(target=one.compiled) for one in kernels]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert folder == numba.config.CACHE_DIR
