@@ -8,7 +8,7 @@ import pytest
 
 import netcontagion as nc
 from netcontagion import builders
-from netcontagion.clearing import EisenbergNoe, LinearDebtRank, eisenberg_noe
+from netcontagion.clearing import EisenbergNoe, ExAnteMerton, LinearDebtRank, eisenberg_noe
 
 OPTIONS = {
     "eisenberg_noe": {},
@@ -150,3 +150,13 @@ def test_banks_only_are_the_array_level():
 def test_unknown_models_are_named():
     with pytest.raises(nc.errors.UnknownLabelError, match="rogers_veraart"):
         nc.clear(banks(), SHOCK, model="rogers_verart")
+
+
+def test_a_calibrated_valuation_splits_the_loss_as_the_others_do():
+    net, options = banks(), {"valuation": ExAnteMerton(0.05, 0.5)}
+    plain = nc.clear(net, SHOCK, model="neva", **options).loss
+    calibrated = nc.clear(net, SHOCK, model="neva", calibrate=True, **options).loss
+    exact = nc.clear(net, SHOCK).loss
+    assert (calibrated["contagion"] >= -1e-9).all()
+    assert calibrated["direct"].to_numpy() == pytest.approx(exact["direct"].to_numpy(), abs=1e-9)
+    assert not calibrated.equals(plain)

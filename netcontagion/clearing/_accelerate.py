@@ -12,10 +12,14 @@ import numpy as np
 
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
-from netcontagion.clearing._enclosure import Enclosure, concave_enclosure
+from netcontagion.clearing._enclosure import concave_enclosure
+from netcontagion.clearing._kernels import combine, image_of
+from netcontagion.clearing._shares import share_paid
 from netcontagion.clearing._solvers import Solved
+from netcontagion.clearing._system import run
 
 if TYPE_CHECKING:
+    from netcontagion.clearing._enclosure import Enclosure
     from netcontagion.clearing._system import Floats, System
 
 __all__ = ["accelerated"]
@@ -25,72 +29,90 @@ PATIENCE = 40
 LAST_POWER = 8
 
 
-class _Mixing(NamedTuple):
-    """Where a mixing stands: the vector, what it should be near to, and the certificate once it was tried."""
+class _Trial(NamedTuple):
+    """What a mixing knows: the gap at which it tries the certificate, its progress, and the certificate it found."""
 
-    payments: Floats
     target: float
     best: float = np.inf
     since: int = 0
     enclosure: Enclosure | None = None
 
 
-def accelerated(system: System, rtol: float, max_rounds: int, start: Floats | None = None) -> Solved:
+def accelerated(system: System, rtol: float, max_rounds: int) -> Solved:
     """Solve a system without negative income; STALLED where no certificate is found."""
     system = system.for_many_products()
     certain = np.where(system.due > 0, np.minimum(system.income, system.ceiling), 1.0)
     scale = certain if (certain > 0).all() else np.where(system.due > 0, system.due, 1.0)
-    mixture = _Mixture(len(scale))
+    mixture = _Mixture(system, scale)
 
-    def step(state: _Mixing) -> tuple[_Mixing, float, Status | None]:
-        image = system.pay(state.payments)
-        gap = image - state.payments
-        error = float((np.abs(gap) / scale).max(initial=0.0))
-        if error <= state.target:
-            found = concave_enclosure(system, state.payments, image=image, enough=rtol, last=LAST_POWER)
-            state = state._replace(enclosure=found)
+    def step(trial: _Trial) -> tuple[_Trial, float, Status | None]:
+        gap = mixture.apply()
+        if gap <= trial.target:
+            vector, image = mixture.vector, mixture.image
+            found = concave_enclosure(system, vector, image=image, enough=rtol, last=LAST_POWER)
+            trial = trial._replace(enclosure=found, target=gap / 10)
             if found.kind == "concave" and found.narrow(rtol):
-                return state, error, Status.SETTLED
-            state = state._replace(target=error / 10)
-        since = 0 if error < state.best else state.since + 1
+                return trial, gap, Status.SETTLED
+        since = 0 if gap < trial.best else trial.since + 1
         if since > PATIENCE:
-            return state, error, Status.STALLED
-        mixed = np.clip(mixture.next(image, gap), 0.0, system.ceiling)
-        return _Mixing(mixed, state.target, min(error, state.best), since, state.enclosure), error, None
+            return trial, gap, Status.STALLED
+        mixture.mix()
+        return _Trial(trial.target, min(gap, trial.best), since, trial.enclosure), gap, None
 
-    first = _Mixing(system.ceiling.copy() if start is None else start, rtol / 4)
-    ending = iterate(step, first, max_rounds=max_rounds)
-    payments, enclosure, status = ending.state.payments, ending.state.enclosure, ending.status
+    ending = iterate(step, _Trial(rtol / 4), max_rounds=max_rounds)
+    enclosure, status = ending.state.enclosure, ending.status
     if enclosure is None or status is not Status.SETTLED:
-        enclosure = concave_enclosure(system, payments)
+        enclosure = concave_enclosure(system, mixture.vector)
         status = Status.SETTLED if enclosure.kind == "concave" and enclosure.narrow(rtol) else status
-    payments = np.clip(payments, enclosure.lower, enclosure.upper)
+    payments = np.clip(mixture.vector, enclosure.lower, enclosure.upper)
     return Solved(payments, enclosure, ending.rounds, status, notes=enclosure.doubts(rtol))
 
 
 class _Mixture:
-    """The last differences of images and of residuals, with the products of the latter."""
+    """A vector, its image, and the last changes of images and gaps, with the products of the latter."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, system: System, scale: Floats) -> None:
+        size = len(scale)
+        self.system, self.scale = system, scale
+        self.vector = system.ceiling.copy()
+        self.share = share_paid(self.vector, system.due)
+        self.image, self.gap = np.empty(size), np.empty(size)
         self.images, self.gaps = np.empty((WINDOW, size)), np.empty((WINDOW, size))
-        self.products = np.zeros((WINDOW, WINDOW))
-        self.last: tuple[Floats, Floats] | None = None
-        self.count = 0
+        self.products, self.against = np.zeros((WINDOW, WINDOW)), np.zeros(WINDOW)
+        self.count = -1  # changes known, -1 before the first image
 
-    def next(self, image: Floats, gap: Floats) -> Floats:
-        """Return the mixture of the last images whose residual is least."""
-        if self.last is not None:
-            slot = self.count % WINDOW
-            np.subtract(image, self.last[0], out=self.images[slot])
-            np.subtract(gap, self.last[1], out=self.gaps[slot])
-            self.count += 1
-            known = self.gaps[: min(self.count, WINDOW)]
-            self.products[slot, : len(known)] = self.products[: len(known), slot] = known @ self.gaps[slot]
-        self.last = image, gap
+    def apply(self) -> float:
+        """Compute the image of the vector; return the largest gap."""
+        system, claims = self.system, self.system.incoming
+        slot = self.count % WINDOW if self.count >= 0 else -1
+        used = min(self.count + 1, WINDOW)
+        sums = np.zeros((len(claims.pieces), 2 * used + 1))
+
+        def work(place: int, first: int, last: int) -> None:
+            image_of(
+                claims.matrix.indptr, claims.matrix.indices, claims.matrix.data, system.income, system.ceiling,
+                self.scale, self.vector, self.share, self.image, self.gap, self.images, self.gaps, slot, used,
+                sums[place], first, last,
+            )  # fmt: skip
+
+        run(work, [(place, *piece) for place, piece in enumerate(claims.pieces)], claims.matrix.nnz)
+        if slot >= 0:
+            added = sums.sum(axis=0)
+            self.products[slot, :used] = self.products[:used, slot] = added[:used]
+            self.against = added[used : 2 * used]
+        self.count += 1
+        return float(sums[:, -1].max(initial=0.0))
+
+    def mix(self) -> None:
+        """Make the mixture of images with the least gap the next vector."""
         used = min(self.count, WINDOW)
-        if not used:
-            return image
-        products = self.products[:used, :used]
-        weights = np.linalg.lstsq(products, self.gaps[:used] @ gap, rcond=1e-14)[0]
-        mixed: Floats = image - weights @ self.images[:used]
-        return mixed
+        weights = np.linalg.lstsq(self.products[:used, :used], self.against[:used], rcond=1e-14)[0]
+
+        def work(first: int, last: int) -> None:
+            combine(
+                self.image, self.images, weights, self.system.ceiling, self.system.due, self.vector, self.share, first,
+                last,
+            )  # fmt: skip
+
+        claims = self.system.incoming
+        run(work, claims.pieces, claims.matrix.nnz)

@@ -121,7 +121,7 @@ def eisenberg_noe(
     options.check(SOLVERS)
     prepared, assets = _read(liabilities, external_assets, external_liabilities, external_rank)
     told = external_liabilities is not None or bool(prepared.external.any())
-    if assets.ndim == 2 and _pushes_together(prepared.owed, options):
+    if _pushes_first(prepared.owed, options):
         result = _together(prepared, assets, options, told_external=told)
     else:
         result = _one_by_one(prepared, assets, options, told_external=told)
@@ -187,26 +187,27 @@ def _one_by_one(prepared: Prepared, assets: Floats, options: Options, *, told_ex
     return _result(values, prepared.owed, residual, solved, options, told_external=told_external)
 
 
-def _pushes_together(owed: Any, options: Options) -> bool:
+def _pushes_first(owed: Any, options: Options) -> bool:
     first = options.solver == "push" or (options.solver == "auto" and owed.nnz > LARGE)
     return first and options.which == "greatest" and not options.waves
 
 
 def _together(prepared: Prepared, assets: Floats, options: Options, *, told_external: bool) -> ClearingResult:
     """Push all scenarios at once, and solve by themselves those that a push does not settle."""
+    columns = assets[:, None] if assets.ndim == 1 else assets
     budget = _budget(prepared.owed) if options.solver == "auto" else np.inf
-    batch = push_batch(prepared, assets, options.rtol, options.max_rounds, budget)
+    batch = push_batch(prepared, columns, options.rtol, options.max_rounds, budget)
     alone = {}
     for scenario in np.flatnonzero(~batch.settled).tolist():
-        system = prepared.system(assets[:, scenario])
+        system = prepared.system(columns[:, scenario])
         solved = _solve(system, options)
         alone[scenario] = solved
         batch.rounds[scenario] = solved.rounds
-        batch.residual[scenario] = _node_values(prepared, system, solved)["residual"]
+        batch.width[scenario] = _node_values(prepared, system, solved)["residual"]
     values: Any = ShortfallValues(prepared, assets, batch.with_columns(prepared, alone))
     ready = Solved(np.empty(0), Enclosure("bracket", np.empty(0), np.empty(0), 0.0, 0.0), 0, Status.SETTLED)
     solved_all = [alone.get(scenario, ready._replace(rounds=int(count))) for scenario, count in enumerate(batch.rounds)]
-    return _result(values, prepared.owed, batch.residual, solved_all, options, told_external=told_external)
+    return _result(values, prepared.owed, batch.width, solved_all, options, told_external=told_external)
 
 
 def _budget(owed: Any) -> float:
@@ -269,14 +270,14 @@ def _by_default_sets(system: System, alive: Bools, options: Options) -> Solved:
 
 def _node_values(prepared: Prepared, system: System, solved: Solved) -> dict[str, Any]:
     """Split what a scenario's nodes pay into inside and outside; bounds and residual in all dues."""
-    paid, available = solved.payments, solved.available
+    paid = solved.payments
     if prepared.senior:
         available = system.available(paid)
         outside = np.clip(available + prepared.external, 0.0, prepared.external)
         inside = paid = np.clip(available, 0.0, system.ceiling)  # so that both ranks are paid out of the same receipts
         available = system.available(paid)
     else:
-        available = system.available(paid) if available is None else available
+        available = system.available(paid)
         share = share_paid(paid, system.due)
         inside, outside = share * prepared.internal, share * prepared.external
     step = np.abs(np.clip(available, 0.0, system.ceiling) - paid)
@@ -308,7 +309,7 @@ def _values(parts: list[dict[str, Any]], assets: Floats, waves: list[Any]) -> No
 def _result(
     values: Any, owed: Any, residual: Floats, solved: list[Solved], options: Options, *, told_external: bool
 ) -> ClearingResult:
-    several = values.payments.ndim == 2
+    several = values.external_assets.ndim == 2
     rounds = np.array([one.rounds for one in solved], dtype=np.int64)
     statuses = tuple(one.status for one in solved)
     notes = dict.fromkeys(note for one in solved for note in one.notes)

@@ -66,7 +66,7 @@ def with_the_dead(system: System, alive: Bools, solved: Solved, *, greatest: boo
         width = max(width, float(((upper[nodes] - lower[nodes]) / system.due[nodes]).max()))
     enclosure = solved.enclosure._replace(lower=lower, upper=upper, width=width)
     note = f"no value reaches {int((~alive).sum())} nodes with dues: the clearing vector may not be unique"
-    return solved._replace(payments=payments, enclosure=enclosure, notes=(*solved.notes, note), available=None)
+    return solved._replace(payments=payments, enclosure=enclosure, notes=(*solved.notes, note))
 
 
 def _closed_classes(system: System, dead: Bools) -> Iterator[Indices]:

@@ -89,7 +89,8 @@ def checked_assets(external_assets: Any, prepared: Prepared) -> Floats:
     _check_rows("external_assets", assets, prepared.owed.shape[0], problems)
     if problems or assets is None:
         raise SchemaError(problems)
-    _check_sums(prepared.owed, assets, prepared.external)
+    if not np.isfinite(assets.max(initial=0.0) + prepared.largest):
+        _check_finite(assets, prepared.full, prepared.dues)
     return assets
 
 
@@ -134,6 +135,8 @@ def _matrix(liabilities: Any, problems: list[Problem]) -> Any:
         return None
     owed.sum_duplicates()
     owed.eliminate_zeros()
+    if max(owed.nnz, *owed.shape) <= np.iinfo(np.int32).max:  # half the memory to read in every product
+        owed.indices, owed.indptr = owed.indices.astype(np.int32), owed.indptr.astype(np.int32)
     _check_cells(owed, problems)
     return owed
 
@@ -171,11 +174,15 @@ def _check_rows(table: str, array: Floats | None, nodes: int, problems: list[Pro
 
 def _check_sums(owed: Any, assets: Floats, external: Floats) -> None:
     """Check that what a node owes, and what it may have, are finite sums."""
+    with np.errstate(over="ignore"):
+        _check_finite(assets, owed.sum(axis=0), owed.sum(axis=1) + external)
+
+
+def _check_finite(assets: Floats, claims: Floats, dues: Floats) -> None:
     cure = "count in a larger unit of money"
     with np.errstate(over="ignore"):
-        dues = owed.sum(axis=1) + external
         most = assets if assets.ndim == 1 else assets.max(axis=1, initial=0.0)
-        whole = most + owed.sum(axis=0) + dues
+        whole = most + claims + dues
     for values, table, said in ((dues, "liabilities", "dues overflow"), (whole, "external_assets", "assets overflow")):
         rows = np.flatnonzero(~np.isfinite(values))
         if len(rows):

@@ -1,9 +1,13 @@
 """Compiled loops of the clearing solvers: pushing shortfalls from debtors to creditors, and one product.
 
-In a push ``short`` is what a node does not pay of its dues, ``slack`` how much more it could lose before it has to pay
-less. A node whose slack is negative pays so much less that ``tol`` x dues of slack are left, and its creditors lose
-their parts. Every float operation errs by a part of ``size = |income| + full receipts + dues`` of its node; ``margin``
-bounds the sum of these errors over the ``REFRESH`` rounds after which slacks are computed anew.
+In a push ``short`` is what a node does not pay of its dues, ``slack`` what it could lose before it has to pay less,
+less a margin. Every float operation errs by a part of ``|income| + full receipts + dues`` of its node; the margin
+bounds the sum of these errors over the ``REFRESH`` rounds after which slacks are computed anew. So slack < 0 says that
+a node may have to pay less, and slack + 2 margins < 0 that it must.
+
+Numbers of nodes and edges are unsigned in the inner loops: a signed index is checked for counting from the end.
+
+Work and memory that is touched follow the nodes that pay less, but for one pass over all nodes to begin with.
 """
 
 from __future__ import annotations
@@ -14,7 +18,18 @@ import numpy as np
 
 from netcontagion._compile import kernel
 
-__all__ = ["REFRESH", "SETTLED", "SPENT", "STOPPED", "bracket", "gather", "push_scenarios", "reached"]
+__all__ = [
+    "REFRESH",
+    "SETTLED",
+    "SPENT",
+    "STOPPED",
+    "all_have",
+    "combine",
+    "gather",
+    "image_of",
+    "push_scenarios",
+    "reached",
+]
 
 REFRESH = 16
 EPS = 2.220446049250313e-16
@@ -24,152 +39,211 @@ NARROWINGS = 6
 
 
 @kernel
-def margin(size: float, degree: int) -> float:
-    """Bound of what rounding adds to a slack between two refreshes."""
-    return (17.0 * (degree + 1.0) + 8.0) * EPS * size
+def margin(income: Any, full: Any, due: Any, degree: Any, i: int) -> float:
+    """Bound of what rounding adds to the slack of a node between two refreshes."""
+    return float((17.0 * (degree[i] + 1.0) + 8.0) * EPS * (abs(income[i]) + full[i] + due[i]))
 
 
 @kernel
-def refresh(
-    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degree: Any, short: Any, slack: Any,
-    tol: float, sign: float,
-) -> None:  # fmt: skip
-    """Compute slacks from what is not paid: above the true ones by a margin (sign 1), below (sign -1), or neither."""
-    size = len(due)
-    for i in range(size):
-        if due[i] > 0.0 or sign == 0.0:
-            error = margin(abs(income[i]) + full[i] + due[i], degree[i])
-            slack[i] = income[i] + full[i] - due[i] + short[i] + (error + tol * due[i] if sign > 0.0 else sign * error)
-        else:
-            slack[i] = np.inf
-    for i in range(size):
-        if short[i] > 0.0:
-            part = short[i] / due[i]
-            for edge in range(indptr[i], indptr[i + 1]):
-                slack[indices[edge]] -= data[edge] * part
+def open_slack(due: Any, income: Any, full: Any, degree: Any, slack: Any, frontier: Any, queued: Any) -> int:
+    """Compute the slack of everybody when all pay in full, and list those who have none.
 
-
-@kernel
-def find_frontier(due: Any, short: Any, slack: Any, frontier: Any, queued: Any) -> int:
-    """List who has to pay less."""
+    Those who owe nothing have no end of it.
+    """
     count = 0
     for i in range(len(due)):
-        acts = slack[i] < 0.0 and short[i] < due[i]
-        queued[i] = acts
-        if acts:
+        left = np.inf
+        if due[i] > 0.0:
+            left = income[i] + full[i] - due[i] - margin(income, full, due, degree, i)
+        slack[i] = left
+        if left < 0.0:
+            queued[i] = True
             frontier[count] = i
             count += 1
     return count
 
 
 @kernel
-def pay_less(due: Any, short: Any, slack: Any, tol: float, i: int) -> float:
-    """Let a node pay less until it has some slack, or pays nothing; return the part of its dues."""
-    room = due[i] - short[i]
-    less = tol * due[i] - slack[i]
-    if less >= room:
-        less = room
-        short[i] = due[i]
-    else:
-        short[i] += less
+def slack_of(
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degree: Any, short: Any, slack: Any,
+    frontier: Any, queued: Any,
+) -> int:  # fmt: skip
+    """Compute the slack of everybody anew, and list those who may have to pay less."""
+    open_slack(due, income, full, degree, slack, frontier, queued)
+    for i in range(len(due)):
+        if short[i] > 0.0:
+            spread(indptr, indices, data, due, slack, i, short[i])
+    return find_frontier(due, short, slack, frontier, queued)
+
+
+@kernel
+def spread(indptr: Any, indices: Any, data: Any, due: Any, slack: Any, i: int, less: float) -> None:
+    """Let node ``i`` pay less: it has more left, its creditors have less."""
     slack[i] += less
-    return float(less / due[i])
+    part = less / due[i]
+    for edge in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
+        slack[np.uintp(indices[edge])] -= data[edge] * part
+
+
+@kernel
+def less_to_pay(
+    due: Any, income: Any, full: Any, degree: Any, short: Any, slack: Any, tol: float, must: bool, i: int
+) -> float:
+    """Return how much less a node pays now: what it must, where that is more than ``tol`` x dues, or a trifle more.
+
+    With ``must`` only what every solution lacks; else enough to leave a slack of ``tol`` x dues.
+    """
+    room = due[i] - short[i]
+    if slack[i] >= 0.0 or room <= 0.0:
+        return 0.0
+    if not must:
+        return float(min(tol * due[i] - slack[i], room))
+    less = -slack[i] - 2.0 * margin(income, full, due, degree, i)
+    return float(min(less, room)) if less > tol * due[i] else 0.0
+
+
+@kernel
+def find_frontier(due: Any, short: Any, slack: Any, frontier: Any, queued: Any) -> int:
+    """List who may have to pay less."""
+    count = 0
+    for i in range(len(due)):
+        queued[i] = slack[i] < 0.0 and short[i] < due[i]
+        if queued[i]:
+            frontier[count] = i
+            count += 1
+    return count
 
 
 @kernel
 def push(
     indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degree: Any, short: Any, slack: Any,
-    frontier: Any, queued: Any, tol: float, sign: float, max_rounds: int, budget: float,
-) -> tuple[int, float, int]:  # fmt: skip
-    """Push shortfalls until nobody has to pay less; return rounds, edges visited and how many still have to."""
-    size = len(due)
-    count = find_frontier(due, short, slack, frontier, queued)
-    rounds, edges = 0, 0.0
-    while count > 0 and rounds < max_rounds and edges <= budget:
-        rounds += 1
+    frontier: Any, queued: Any, count: int, waiting: Any, waits: int, tol: float, must: bool, rounds: int,
+    budget: float,
+) -> tuple[int, float, int, int, bool]:  # fmt: skip
+    """Push shortfalls until nobody has to pay less.
+
+    ``frontier`` lists those to visit, ``waiting`` those visited that need not pay less, or paid less already. Returns
+    rounds, edges visited, how many are still to visit, how many wait, and whether ``waiting`` is no longer complete.
+    """
+    size, taken, edges, swept = len(due), 0, 0.0, False
+    while count > 0 and taken < rounds and edges <= budget:
+        taken += 1
         if FEW * count <= size:
             visit = np.sort(frontier[:count])
             for i in visit:
                 queued[i] = False
             count = 0
             for i in visit:
-                if slack[i] >= 0.0 or short[i] >= due[i]:
-                    continue
-                part = pay_less(due, short, slack, tol, i)
-                edges += indptr[i + 1] - indptr[i]
-                for edge in range(indptr[i], indptr[i + 1]):
-                    k = indices[edge]
-                    left = slack[k] - data[edge] * part
-                    slack[k] = left
-                    if left < 0.0 and not queued[k]:
-                        queued[k] = True
-                        frontier[count] = k
-                        count += 1
+                if waits < len(waiting):
+                    waiting[waits] = i
+                    waits += 1
+                else:
+                    swept = True
+                less = less_to_pay(due, income, full, degree, short, slack, tol, must, i)
+                if less > 0.0:
+                    short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
+                    slack[i] += less
+                    part = less / due[i]
+                    edges += indptr[i + 1] - indptr[i]
+                    for edge in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
+                        k = np.uintp(indices[edge])
+                        left = slack[k] - data[edge] * part
+                        slack[k] = left
+                        if left < 0.0 and not queued[k]:
+                            queued[k] = True
+                            frontier[count] = k
+                            count += 1
         else:
+            swept = True
             for i in range(size):
-                if slack[i] >= 0.0 or short[i] >= due[i]:
-                    continue
-                part = pay_less(due, short, slack, tol, i)
-                edges += indptr[i + 1] - indptr[i]
-                for edge in range(indptr[i], indptr[i + 1]):
-                    slack[indices[edge]] -= data[edge] * part
-            count = find_frontier(due, short, slack, frontier, queued)
-        if rounds % REFRESH == 0:
-            refresh(indptr, indices, data, due, income, full, degree, short, slack, tol, sign)
-            count = find_frontier(due, short, slack, frontier, queued)
-    return rounds, edges, count
+                less = less_to_pay(due, income, full, degree, short, slack, tol, must, i)
+                if less > 0.0:
+                    short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
+                    spread(indptr, indices, data, due, slack, i, less)
+                    edges += indptr[i + 1] - indptr[i]
+            count = 0
+            for i in range(size):
+                queued[i] = less_to_pay(due, income, full, degree, short, slack, tol, must, i) > 0.0
+                if queued[i]:
+                    frontier[count] = i
+                    count += 1
+        if taken % REFRESH == 0:
+            swept = True
+            count = slack_of(indptr, indices, data, due, income, full, degree, short, slack, frontier, queued)
+    for place in range(count):
+        queued[frontier[place]] = False
+    return taken, edges, count, waits, swept
 
 
 @kernel
 def bracket(
     indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degree: Any,
-    low: Any, near: Any, high: Any, slack: Any, frontier: Any, queued: Any, rtol: float, max_rounds: int, budget: float,
-) -> tuple[int, int, float]:  # fmt: skip
-    """Enclose the least shortfalls: ``low`` starts and stays below them, ``high`` ends above them.
+    low: Any, near: Any, high: Any, slack: Any, frontier: Any, queued: Any, waiting: Any,
+    rtol: float, max_rounds: int, budget: float,
+) -> tuple[int, int, float, int]:  # fmt: skip
+    """Enclose the least shortfalls: ``low`` starts at 0 and stays below them, ``high`` ends above them.
 
     ``low`` grows only by what every solution lacks; ``near`` is one step nearer, without the margins of ``low``.
     ``high`` goes on until everybody can pay what it says, rounding included: then it is a lower bound of payments that
-    clear. ``slack`` ends as what is left to a node that pays all but ``near``. Returns how it ended, rounds and the
-    residual of ``near``.
+    clear. Returns how it ended, rounds, the width, and how many of ``waiting`` are all that was touched (-1: perhaps
+    everybody).
     """
-    tol, rounds, before = rtol / 8.0, 0, np.inf
-    for _ in range(NARROWINGS):
-        refresh(indptr, indices, data, due, income, full, degree, low, slack, tol, 1.0)
-        spent, edges, count = push(
-            indptr, indices, data, due, income, full, degree, low, slack, frontier, queued, tol, 1.0,
-            max_rounds - rounds, budget,
+    size, tol, rounds, before, width, touched = len(due), rtol / 8.0, 0, np.inf, np.inf, 0
+    count = open_slack(due, income, full, degree, slack, frontier, queued)
+    for narrowing in range(NARROWINGS):
+        taken, edges, count, waits, swept = push(
+            indptr, indices, data, due, income, full, degree, low, slack, frontier, queued, count, waiting, 0, tol,
+            True, max_rounds - rounds, budget,
         )  # fmt: skip
-        rounds += spent
+        rounds += taken
         budget -= edges
+        touched = -1 if swept or narrowing > 0 or touched < 0 else waits
         if count > 0:
-            return (STOPPED if rounds >= max_rounds else SPENT), rounds, np.inf
-        for i in range(len(due)):
-            error = margin(abs(income[i]) + full[i] + due[i], degree[i]) + tol * due[i]
-            near[i] = min(low[i] + max(error - slack[i], 0.0), due[i]) if due[i] > 0.0 else 0.0
-        high[:] = low
-        refresh(indptr, indices, data, due, income, full, degree, high, slack, tol, -1.0)
-        spent, edges, count = push(
-            indptr, indices, data, due, income, full, degree, high, slack, frontier, queued, tol, -1.0,
-            max(max_rounds - rounds, REFRESH), budget,
+            return (STOPPED if rounds >= max_rounds else SPENT), rounds, np.inf, touched
+        for place in range(size if touched < 0 else touched):
+            i = place if touched < 0 else waiting[place]
+            high[i] = low[i]
+            if low[i] > 0.0:
+                lack = -slack[i] - margin(income, full, due, degree, i)
+                near[i] = min(low[i] + max(lack, 0.0), due[i])
+        count = 0
+        if touched < 0:
+            count = find_frontier(due, high, slack, frontier, queued)
+        else:
+            for place in range(touched):
+                i = waiting[place]
+                if slack[i] < 0.0 and high[i] < due[i] and not queued[i]:
+                    queued[i] = True
+                    frontier[count] = i
+                    count += 1
+        taken, edges, count, waits, swept = push(
+            indptr, indices, data, due, income, full, degree, high, slack, frontier, queued, count, waiting, waits, tol,
+            False, max(max_rounds - rounds, REFRESH), budget,
         )  # fmt: skip
-        rounds += spent
+        rounds += taken
         budget -= edges
+        touched = -1 if swept or touched < 0 else waits
+        if count > 0:
+            return (STOPPED if rounds >= max_rounds else SPENT), rounds, np.inf, touched
         width = 0.0
-        for i in range(len(due)):
-            if due[i] > 0.0:
+        for place in range(size if touched < 0 else touched):
+            i = place if touched < 0 else waiting[place]
+            if high[i] > 0.0:
                 width = max(width, (high[i] - low[i]) / due[i])
-        if count > 0:
-            return (STOPPED if rounds >= max_rounds else SPENT), rounds, np.inf
         if width <= rtol or width > 0.5 * before:
             break
         tol, before = max(tol * 0.5 * rtol / width, EPS), width
-    refresh(indptr, indices, data, due, income, full, degree, near, slack, 0.0, 0.0)
-    residual = 0.0
+        count = slack_of(indptr, indices, data, due, income, full, degree, low, slack, frontier, queued)
+    return SETTLED, rounds, width, touched
+
+
+@kernel
+def all_have(due: Any, income: Any) -> bool:
+    """Whether everybody who owes has income."""
+    having = True
     for i in range(len(due)):
-        if due[i] > 0.0:
-            paid = due[i] - near[i]
-            residual = max(residual, abs(min(max(paid + slack[i], 0.0), due[i]) - paid) / due[i])
-    return SETTLED, rounds, residual
+        having = having and (due[i] <= 0.0 or income[i] > 0.0)
+    return having
 
 
 @kernel
@@ -188,34 +262,36 @@ def reached(begins: Any, debtors: Any, due: Any, income: Any) -> bool:
 @kernel
 def push_scenarios(
     indptr: Any, indices: Any, data: Any, due: Any, incomes: Any, full: Any, degree: Any, rtol: float, max_rounds: int,
-    budget: float, codes: Any, rounds: Any, residuals: Any,
+    budget: float, codes: Any, rounds: Any, widths: Any, work: Any, lists: Any, queued: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Enclose the shortfalls of scenarios, rows of ``incomes``; return those that may be above 0.
 
     Returns, scenario after scenario, nodes and their shortfalls (lower bound, nearest, upper bound), and where each
-    scenario begins.
+    scenario begins. What a scenario that did not settle returns is a lower bound in all three. ``work`` (4, n) is 0 but
+    for the first row, ``queued`` false, and so they end.
     """
     size, scenarios = len(due), len(incomes)
     nodes, shorts, begins = np.empty(1024, np.int32), np.empty((1024, 3)), np.zeros(scenarios + 1, np.int64)
-    low, near, high, slack = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    frontier, queued = np.empty(size, np.int64), np.empty(size, np.bool_)
+    slack, low, near, high = work[0], work[1], work[2], work[3]
+    frontier, waiting = lists[0], lists[1]
     filled = 0
     for scenario in range(scenarios):
-        low[:] = 0.0
-        codes[scenario], rounds[scenario], residuals[scenario] = bracket(
-            indptr, indices, data, due, incomes[scenario], full, degree, low, near, high, slack, frontier, queued, rtol,
-            max_rounds, budget,
+        codes[scenario], rounds[scenario], widths[scenario], touched = bracket(
+            indptr, indices, data, due, incomes[scenario], full, degree, low, near, high, slack, frontier, queued,
+            waiting, rtol, max_rounds, budget,
         )  # fmt: skip
-        if filled + size > len(nodes):
-            room = 2 * (filled + size)
+        visited = np.arange(size) if touched < 0 else np.sort(waiting[:touched])
+        if filled + len(visited) > len(nodes):
+            room = 2 * (filled + len(visited))
             nodes = np.append(nodes[:filled], np.empty(room - filled, np.int32))
             shorts = np.append(shorts[:filled], np.empty((room - filled, 3)), axis=0)
-        if codes[scenario] == SETTLED:
-            for i in range(size):
-                if high[i] > 0.0:
-                    nodes[filled] = i
-                    shorts[filled, 0], shorts[filled, 1], shorts[filled, 2] = low[i], near[i], high[i]
-                    filled += 1
+        settled = codes[scenario] == SETTLED
+        for i in visited:
+            if high[i] > 0.0 or low[i] > 0.0:
+                nodes[filled], shorts[filled, 0] = i, low[i]
+                shorts[filled, 1], shorts[filled, 2] = (near[i], high[i]) if settled else (low[i], low[i])
+                filled += 1
+            low[i], near[i], high[i], queued[i] = 0.0, 0.0, 0.0, False
         begins[scenario + 1] = filled
     return nodes[:filled].copy(), shorts[:filled].copy(), begins
 
@@ -225,6 +301,55 @@ def gather(indptr: Any, indices: Any, data: Any, vector: Any, out: Any, first: i
     """Multiply rows ``first`` to ``last`` of a matrix by a vector."""
     for row in range(first, last):
         total = 0.0
-        for entry in range(indptr[row], indptr[row + 1]):
-            total += data[entry] * vector[indices[entry]]
+        for entry in range(np.uintp(indptr[row]), np.uintp(indptr[row + 1])):
+            total += data[entry] * vector[np.uintp(indices[entry])]
         out[row] = total
+
+
+@kernel
+def image_of(
+    indptr: Any, indices: Any, data: Any, income: Any, ceiling: Any, scale: Any, vector: Any, share: Any, image: Any,
+    gap: Any, images: Any, gaps: Any, slot: int, used: int, sums: Any, first: int, last: int,
+) -> None:  # fmt: skip
+    """Compute Phi of a vector for some nodes, how it and its gap changed, and what a mixture needs to know of that.
+
+    ``image`` and ``gap`` hold those of the last vector and are replaced; their changes go to row ``slot`` of ``images``
+    and ``gaps`` (none where it is negative). ``sums`` adds up products of the changed gaps with row ``slot``, then with
+    the gap, and ends with the largest gap relative to ``scale``.
+    """
+    largest = 0.0
+    sums[:] = 0.0
+    for i in range(first, last):
+        total = income[i]
+        for entry in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
+            total += data[entry] * share[np.uintp(indices[entry])]
+        new = min(max(total, 0.0), ceiling[i])
+        away = new - vector[i]
+        largest = max(largest, abs(away) / scale[i])
+        if slot >= 0:
+            images[slot, i] = new - image[i]
+            gaps[slot, i] = away - gap[i]
+        image[i], gap[i] = new, away
+    for row in range(used):
+        product, with_gap = 0.0, 0.0
+        for i in range(first, last):
+            product += gaps[row, i] * gaps[slot, i]
+            with_gap += gaps[row, i] * gap[i]
+        sums[row], sums[used + row] = product, with_gap
+    sums[2 * used] = largest
+
+
+@kernel
+def combine(
+    image: Any, images: Any, weights: Any, ceiling: Any, due: Any, vector: Any, share: Any, first: int, last: int
+) -> None:
+    """Mix images into the next vector, cut to what is due, and divide it by the dues."""
+    for i in range(first, last):
+        vector[i] = image[i]
+    for row in range(len(weights)):
+        weight = weights[row]
+        for i in range(first, last):
+            vector[i] -= weight * images[row, i]
+    for i in range(first, last):
+        vector[i] = min(max(vector[i], 0.0), ceiling[i])
+        share[i] = vector[i] / due[i] if due[i] > 0.0 else 0.0

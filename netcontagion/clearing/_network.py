@@ -123,7 +123,7 @@ def _loss(case: Case, calm: ClearingResult, result: ClearingResult) -> Any:
     if calm.classes is not None:
         receipts = calm.classes.receipts(np.asarray(calm.equity))
     untouched, assets = np.asarray(calm.equity), case.after.assets
-    if calm.prices is not None:  # what is sold without the shock too, and at what price
+    if calm.prices is not None or calm.model == "neva":  # what is sold, or set right, without the shock too
         assets = assets + calm.values.external_assets - case.before.assets
     shocked = np.maximum(assets + receipts - case.dues, 0.0)
     direct = untouched - shocked

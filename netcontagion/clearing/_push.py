@@ -14,35 +14,39 @@ import numpy as np
 
 from netcontagion._status import Status
 from netcontagion.clearing._enclosure import Enclosure
-from netcontagion.clearing._kernels import SETTLED, STOPPED, bracket
+from netcontagion.clearing._kernels import SETTLED, STOPPED, push_scenarios
 from netcontagion.clearing._solvers import Solved
 
 if TYPE_CHECKING:
-    from netcontagion.clearing._system import System
+    from netcontagion.clearing._system import Bools, Floats, System
 
-__all__ = ["endings", "pushed"]
+__all__ = ["endings", "pushed", "workspace"]
 
 
 def pushed(system: System, rtol: float, max_rounds: int, budget: float = np.inf) -> Solved | None:
     """Enclose the greatest vector; None where more than ``budget`` edges would have to be visited."""
-    size = len(system.due)
-    low, near, high, slack = np.zeros(size), np.zeros(size), np.zeros(size), np.empty(size)
-    frontier, queued = np.empty(size, dtype=np.int64), np.zeros(size, dtype=bool)
-    code, rounds, _ = bracket(
-        *graph_of(system), system.due, system.income, system.full, system.in_degree,
-        low, near, high, slack, frontier, queued, rtol, max_rounds, budget,
+    code, rounds, width = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(1)
+    nodes, short, _ = push_scenarios(
+        *graph_of(system), system.due, system.income[None], system.full, system.in_degree, rtol, max_rounds, budget,
+        code, rounds, width, *workspace(len(system.due)),
     )  # fmt: skip
-    if code not in (SETTLED, STOPPED):
+    if code[0] not in (SETTLED, STOPPED):
         return None
-    if code == STOPPED:
-        near, high = low, system.due
-    available = system.due - near + slack if code == SETTLED else None
-    lower, upper, error = system.due - high, system.due - low, system.rounding
-    lower, upper = lower * (1 - error), np.minimum(upper * (1 + error), system.due)
+    low, near, high = np.zeros((3, len(system.due)))
+    low[nodes], near[nodes], high[nodes] = short.T
+    if code[0] == STOPPED:
+        high = system.due
+    error = system.rounding
+    lower, upper = (system.due - high) * (1 - error), np.minimum((system.due - low) * (1 + error), system.due)
     payments = np.clip(system.due - near, lower, upper)
-    width = system.width(lower, upper)
-    enclosure = Enclosure("bracket", lower, upper, width, width if width > rtol else 0.0)
-    return Solved(payments, enclosure, rounds, endings(code), notes=_doubts(code, width, rtol), available=available)
+    between = system.width(lower, upper)
+    enclosure = Enclosure("bracket", lower, upper, between, between if between > rtol else 0.0)
+    return Solved(payments, enclosure, int(rounds[0]), endings(code[0]), notes=_doubts(code[0], between, rtol))
+
+
+def workspace(size: int) -> tuple[Floats, Any, Bools]:
+    """Allocate what a push works on, once for many scenarios."""
+    return np.zeros((4, size)), np.empty((2, size), dtype=np.int64), np.zeros(size, dtype=bool)
 
 
 def graph_of(system: System) -> tuple[Any, Any, Any]:

@@ -70,7 +70,7 @@ class ClearingResult:
     enclosure : {"concave", "bracket", "none"}
         How ``lower`` and ``upper`` are known; of several scenarios the weakest.
     residual : float or ndarray (s,)
-        Largest ``abs(Phi(p) - p) / dues``.
+        Largest ``abs(Phi(p) - p) / dues``, or a bound of it: where bounds are p <= Phi(p) and p >= Phi(p), their width.
     iterations : int or ndarray (s,)
         Rounds of iteration and waves of exact solves together.
     status : Status

@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse
 
 from netcontagion._compile import in_threads
-from netcontagion.clearing._kernels import SETTLED, push_scenarios, reached
+from netcontagion.clearing._kernels import SETTLED, all_have, push_scenarios, reached
+from netcontagion.clearing._push import workspace
 from netcontagion.clearing._shares import share_paid
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ BLOCK = 64  # scenarios a processor takes at a time
 
 
 class Batch(NamedTuple):
-    """Scenarios pushed: which are enclosed to ``rtol``, their rounds, residuals, and shortfalls of all by node."""
+    """Scenarios pushed: which are enclosed to ``rtol``, their rounds, widths, and shortfalls of all by node."""
 
     settled: Bools
     rounds: NDArray[np.int64]
-    residual: Floats
+    width: Floats
     short: Short
 
     def with_columns(self, prepared: Prepared, alone: dict[int, Solved]) -> Short:
@@ -66,34 +67,48 @@ def push_batch(prepared: Prepared, assets: Floats, rtol: float, max_rounds: int,
     """Push every column of ``assets``; settled are those in which value reaches all who owe."""
     size, scenarios = assets.shape
     system = prepared.system(np.zeros(size))
-    rows = prepared.by_creditor.matrix
-    codes, rounds, residual = np.full(scenarios, -1), np.zeros(scenarios, dtype=np.int64), np.zeros(scenarios)
+    codes, rounds, width = np.full(scenarios, -1), np.zeros(scenarios, dtype=np.int64), np.zeros(scenarios)
     alive = np.zeros(scenarios, dtype=bool)
 
     def work(first: int, last: int) -> tuple[Any, Any, Any]:
-        incomes = np.ascontiguousarray(assets[:, first:last].T) + system.income
-        alive[first:last] = [reached(rows.indptr, rows.indices, system.due, income) for income in incomes]
-        return push_scenarios(
+        incomes = np.ascontiguousarray(assets[:, first:last].T)
+        if prepared.senior:
+            incomes = incomes - prepared.external
+        alive[first:last] = [_alive(prepared, system.due, income) for income in incomes]
+        try:
+            space = prepared.spaces.pop()
+        except IndexError:
+            space = workspace(size)
+        found: tuple[Any, Any, Any] = push_scenarios(
             system.owed.indptr, system.owed.indices, system.owed.data, system.due, incomes, system.full,
-            system.in_degree, rtol, max_rounds, budget, codes[first:last], rounds[first:last], residual[first:last],
+            system.in_degree, rtol, max_rounds, budget, codes[first:last], rounds[first:last], width[first:last],
+            *space,
         )  # fmt: skip
+        prepared.spaces.append(space)
+        return found
 
     parts = in_threads(work, [(first, min(first + BLOCK, scenarios)) for first in range(0, scenarios, BLOCK)])
     nodes, values = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
     counts = np.concatenate([np.diff(part[2]) for part in parts])
     begins = np.concatenate([[0], np.cumsum(counts)])
     short = Short(*(_columns(values[:, kind].copy(), nodes, begins, size) for kind in range(3)))
-    width = np.zeros(scenarios)
-    np.maximum.at(width, np.repeat(np.arange(scenarios), counts), (values[:, 2] - values[:, 0]) / system.due[nodes])
-    return Batch((codes == SETTLED) & (width <= rtol) & alive, rounds, residual, short)
+    return Batch((codes == SETTLED) & (width <= rtol) & alive, rounds, width, short)
 
 
 def _columns(values: Floats, nodes: Any, begins: Any, size: int) -> Any:
     return scipy.sparse.csc_array((values, nodes, begins), shape=(size, len(begins) - 1))
 
 
+def _alive(prepared: Prepared, due: Floats, income: Floats) -> bool:
+    """Whether everybody who owes has income, or is owed by somebody who has."""
+    if all_have(due, income):
+        return True
+    rows = prepared.by_creditor.matrix
+    return reached(rows.indptr, rows.indices, due, income)
+
+
 class ShortfallValues:
-    """The arrays of a clearing (n, s), read-only, each made from the shortfalls when it is first asked for."""
+    """The arrays of a clearing, (n,) or (n, s), read-only, each made from the shortfalls when it is first asked for."""
 
     default_wave = None
 
@@ -101,68 +116,100 @@ class ShortfallValues:
         self.prepared, self.external_assets, self.short = prepared, assets, short
         assets.setflags(write=False)
 
-    def _paid(self, short: Any) -> Floats:
-        """Subtract shortfalls from what is due inside the system."""
-        due = self.prepared.internal if self.prepared.senior else self.prepared.dues
-        return np.asarray(due[:, None] - short.toarray())
+    @property
+    def _assets(self) -> Floats:
+        given: Floats = self.external_assets
+        return given[:, None] if given.ndim == 1 else given
+
+    def _shaped(self, values: Floats) -> Floats:
+        shaped = values[:, 0] if self.external_assets.ndim == 1 else values
+        shaped.setflags(write=False)
+        return shaped
+
+    @property
+    def _due(self) -> Floats:
+        """What is due inside the system."""
+        due: Floats = self.prepared.internal if self.prepared.senior else self.prepared.dues
+        return due[:, None]
 
     def _resources(self, short: Any) -> Floats:
         """Add external assets and receipts, when everybody pays all but ``short``."""
-        prepared = self.prepared
-        due = prepared.internal if prepared.senior else prepared.dues
-        lost = prepared.incoming @ _columns(short.data / due[short.indices], short.indices, short.indptr, len(due))
-        return np.asarray(self.external_assets + prepared.full[:, None] - lost.toarray())
+        due = self._due[:, 0]
+        lost = self.prepared.incoming @ _columns(short.data / due[short.indices], short.indices, short.indptr, len(due))
+        return np.asarray(self._assets + self.prepared.full[:, None] - lost.toarray())
+
+    def _paid(self, short: Any) -> Floats:
+        """Subtract shortfalls from what is due inside the system."""
+        paid: Floats = np.array(np.broadcast_to(self._due, short.shape))
+        scenario = np.repeat(np.arange(short.shape[1]), np.diff(short.indptr))
+        paid[short.indices, scenario] -= short.data
+        return paid
+
+    def _internal(self) -> Floats:
+        if self.prepared.senior:
+            left = self._resources(self.short.near) - self.prepared.external[:, None]
+            return np.clip(left, 0.0, self._due)
+        paid = self._paid(self.short.near)
+        due = np.broadcast_to(self._due, paid.shape)
+        inside: Floats = share_paid(paid, due) * self.prepared.internal[:, None]
+        return inside
+
+    def _external(self) -> Floats:
+        if self.prepared.senior:
+            return np.clip(self._resources(self.short.near), 0.0, self.prepared.external[:, None])
+        paid = self._paid(self.short.near)
+        outside: Floats = share_paid(paid, np.broadcast_to(self._due, paid.shape)) * self.prepared.external[:, None]
+        return outside
+
+    def _bound(self, short: Any, outwards: float) -> Floats:
+        factor, dues = 1 + outwards * self.prepared.rounding, self.prepared.dues[:, None]
+        if self.prepared.senior:
+            bound: Floats = np.minimum(self._resources(short) * factor, dues * factor)
+        else:
+            bound = np.minimum(self._paid(short) * factor, dues)
+        return bound
 
     @functools.cached_property
     def dues(self) -> Floats:
         """What every node owes."""
-        return np.broadcast_to(self.prepared.dues[:, None], self.external_assets.shape)
+        return self._shaped(np.array(np.broadcast_to(self.prepared.dues[:, None], self._assets.shape)))
 
     @functools.cached_property
     def payments(self) -> Floats:
         """What every node pays."""
         if self.prepared.senior:
-            return _frozen(self.payments_internal + self.payments_external)
-        return _frozen(self._paid(self.short.near))
+            return self._shaped(self._internal() + self._external())
+        return self._shaped(self._paid(self.short.near))
 
     @functools.cached_property
     def payments_internal(self) -> Floats:
         """What every node pays to others of the network."""
-        if self.prepared.senior:
-            left = self._resources(self.short.near) - self.prepared.external[:, None]
-            return _frozen(np.clip(left, 0.0, self.prepared.internal[:, None]))
-        return _frozen(share_paid(self.payments, self.dues) * self.prepared.internal[:, None])
+        return self._shaped(self._internal())
 
     @functools.cached_property
     def payments_external(self) -> Floats:
         """What every node pays outside."""
-        if self.prepared.senior:
-            return _frozen(np.clip(self._resources(self.short.near), 0.0, self.prepared.external[:, None]))
-        return _frozen(share_paid(self.payments, self.dues) * self.prepared.external[:, None])
+        return self._shaped(self._external())
 
     @functools.cached_property
     def net_worth(self) -> Floats:
         """External assets and receipts less all dues."""
-        prepared = self.prepared
-        if prepared.senior:
-            share = share_paid(self.payments_internal, np.broadcast_to(prepared.internal[:, None], self.dues.shape))
-            return _frozen(self.external_assets + prepared.incoming @ share - self.dues)
-        return _frozen(self._resources(self.short.near) - self.dues)
+        dues = self.prepared.dues[:, None]
+        if self.prepared.senior:
+            paid = self._internal()
+            received = self.prepared.incoming @ share_paid(paid, np.broadcast_to(self._due, paid.shape))
+            return self._shaped(self._assets + received - dues)
+        return self._shaped(self._resources(self.short.near) - dues)
 
     @functools.cached_property
     def lower(self) -> Floats:
         """Lower bound of the payments."""
-        return _frozen(self._bound(self.short.high, -1.0))
+        return self._shaped(self._bound(self.short.high, -1.0))
 
     @functools.cached_property
     def upper(self) -> Floats:
         """Upper bound of the payments."""
-        return _frozen(self._bound(self.short.low, 1.0))
-
-    def _bound(self, short: Any, outwards: float) -> Floats:
-        factor = 1 + outwards * self.prepared.rounding
-        paid = self._resources(short) if self.prepared.senior else self._paid(short)
-        return np.minimum(paid * factor, self.dues * (factor if self.prepared.senior else 1.0))
+        return self._shaped(self._bound(self.short.low, 1.0))
 
     @property
     def shortfall(self) -> Floats:
@@ -172,8 +219,3 @@ class ShortfallValues:
     def defaulted(self, tolerance: float) -> Bools:
         """Whether the shortfall is more than ``tolerance`` times the dues."""
         return np.asarray(self.shortfall > tolerance * self.dues)
-
-
-def _frozen(values: Floats) -> Floats:
-    values.setflags(write=False)
-    return values

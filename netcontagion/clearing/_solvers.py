@@ -35,7 +35,6 @@ class Solved(NamedTuple):
     wave: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
     loose: bool = False
-    available: Floats | None = None  # what each node can pay with out of these payments, where it is known
 
 
 # ------------------------------------------------------------------------------------------------------ fixed points

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,10 @@ from netcontagion._compile import in_threads
 from netcontagion.clearing._kernels import gather
 from netcontagion.clearing._shares import SOLVENCY_TOLERANCE, share_paid
 
-__all__ = ["EPS", "Bools", "Floats", "Prepared", "System"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["EPS", "Bools", "Floats", "Prepared", "System", "run"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -60,8 +64,17 @@ class Rows:
         def work(first: int, last: int) -> None:
             gather(matrix.indptr, matrix.indices, matrix.data, vector, out, first, last)
 
-        in_threads(work, self.pieces)
+        run(work, self.pieces, matrix.nnz)
         return out
+
+
+def run(work: Callable[..., None], pieces: list[Any], size: int) -> None:
+    """Do the pieces of a product of ``size`` entries, on all processors where that is worth it."""
+    if size < WORTH_THREADS:
+        for piece in pieces:
+            work(*piece)
+    else:
+        in_threads(work, pieces)
 
 
 class Prepared:
@@ -69,6 +82,7 @@ class Prepared:
 
     def __init__(self, owed: Any, external: Floats, external_rank: str, labels: Any = None) -> None:
         self.labels = labels
+        self.spaces: deque[Any] = deque(maxlen=16)  # what pushes work on, kept for the next one
         self.owed, self.external, self.senior = owed, external, external_rank == "senior"
         self.incoming = owed.T
         self.internal: Floats = owed.sum(axis=1)
@@ -93,6 +107,11 @@ class Prepared:
     def full(self) -> Floats:
         """What each node receives when everybody pays in full."""
         return full_receipts(self.owed)
+
+    @functools.cached_property
+    def largest(self) -> float:
+        """Bound of what a node receives and owes together."""
+        return float(self.full.max(initial=0.0) + self.dues.max(initial=0.0))
 
 
 @dataclass(frozen=True, eq=False)
