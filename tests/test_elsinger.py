@@ -225,7 +225,9 @@ def twin_of_suzuki(debts, assets, equity_held, debt_held):
     worth, paid = np.zeros(len(assets)), np.zeros(len(assets))
     for _ in range(1000):
         has = assets + equity_held @ worth + debt_held @ paid
-        worth, paid = np.maximum(has - debts, 0), np.minimum(debts, has)
+        before, worth, paid = (worth, paid), np.maximum(has - debts, 0), np.minimum(debts, has)
+        if (worth == before[0]).all() and (paid == before[1]).all():
+            break
     return worth, paid
 
 
@@ -265,7 +267,7 @@ def test_suzuki_by_hand_and_orientation():
 
 
 amounts = st.one_of(st.just(0.0), st.integers(1, 64).map(lambda quarter: quarter / 4))
-common = settings(max_examples=25, deadline=None, derandomize=True)
+common = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -528,13 +530,13 @@ def test_labels_join_by_name_and_words_are_said():
 
 def test_too_few_rounds_raise_with_the_result(monkeypatch):
     monkeypatch.setattr(_ranked, "solve_unpaid", lambda *_, direct: None)
-    network = [[0, 1], [1, 0]], [1e-4, 0]
+    network = [[0, 1], [1, 0]], [1e-3, 0]
     with pytest.raises(NotSettledError, match="MAX_ROUNDS") as caught:
         elsinger([network[0]], network[1], which="least", max_rounds=5)
     assert caught.value.result.status is Status.MAX_ROUNDS
     assert caught.value.result.iterations == 5
-    assert caught.value.result.residual > 5e-5
-    settled = elsinger([network[0]], network[1], which="least", max_rounds=30_000)
+    assert caught.value.result.residual > 5e-4
+    settled = elsinger([network[0]], network[1], which="least", max_rounds=3_000)
     assert settled.payments == pytest.approx([1, 1])
     assert (settled.lower <= settled.payments).all()
 
@@ -551,11 +553,9 @@ def test_without_linear_solves_it_iterates_and_bounds_with_runs(monkeypatch):
         assert (slow.payments <= slow.upper).all()
 
 
-def test_numbers_that_overflow_are_told_by_the_status():
-    with pytest.raises(NotSettledError, match="NONFINITE") as caught:
+def test_sums_that_overflow_are_refused():
+    with pytest.raises(SchemaError, match="assets overflow"):
         elsinger([[[0, 1.7e308], [0, 0]]], [1.7e308, 1.7e308])
-    assert caught.value.result.status is Status.NONFINITE
-    assert not np.isfinite(caught.value.result.residual)
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input

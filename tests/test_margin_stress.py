@@ -95,7 +95,7 @@ def test_no_more_margin_is_used_than_is_missing():
 
 amounts = st.one_of(st.just(0.0), st.integers(1, 24).map(lambda half: half / 2))
 taus = st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0, 1.5, 3.0])
-common = settings(max_examples=35, deadline=None, derandomize=True)
+common = settings(max_examples=28, deadline=None, derandomize=True)
 
 
 @st.composite

@@ -1,4 +1,7 @@
-"""Every notebook runs from top to bottom; those that need downloaded data are skipped where it is absent."""
+"""Every notebook runs from top to bottom.
+
+One whose metadata say ``needs-data`` is skipped where downloaded data are absent; one that ``uses-data`` runs without.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS] == ["01_quickstart.ipynb", "02_aave_steth.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == [
+        "01_quickstart.ipynb", "02_aave_steth.ipynb", "03_clearing_models.ipynb",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -23,9 +28,10 @@ def test_notebook_runs(path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="needs the notebooks extra")
     nbclient = pytest.importorskip("nbclient", reason="needs the notebooks extra")
     notebook = nbformat.read(path, as_version=4)
-    if "needs-data" in notebook.metadata.get("netcontagion", {}):
-        if not RAW.is_dir():
-            pytest.skip("the downloaded data set is not here: no shared data folder beside the project")
+    wants = notebook.metadata.get("netcontagion", [])
+    if "needs-data" in wants and not RAW.is_dir():
+        pytest.skip("the downloaded data set is not here: no shared data folder beside the project")
+    if RAW.is_dir() and wants:
         monkeypatch.setenv("NETCONTAGION_DATA", str(RAW))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
@@ -34,3 +40,14 @@ def test_notebook_runs(path, monkeypatch):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_small(path):
     assert path.stat().st_size < 500_000
+
+
+def test_the_models_are_compared_without_the_data_too(monkeypatch, tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="needs the notebooks extra")
+    nbclient = pytest.importorskip("nbclient", reason="needs the notebooks extra")
+    (path,) = (path for path in NOTEBOOKS if path.stem == "03_clearing_models")
+    notebook = nbformat.read(path, as_version=4)
+    monkeypatch.setenv("NETCONTAGION_DATA", str(tmp_path / "nothing"))
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    said = [out.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    assert any(text.startswith("skipped from here on: no eba_2011") for text in said)

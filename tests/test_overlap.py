@@ -133,6 +133,21 @@ def test_vulnerability_by_scenario_and_label():
     assert alone.price_fall.index.tolist() == ["ETH", "BTC"]
 
 
+@given(books(), st.sampled_from([0.25, 1.0, 3.0]))
+@common
+def test_vulnerability_is_linear_in_the_shock(book, factor):
+    holdings, equity, shock = book
+    holdings = holdings + np.where(np.arange(holdings.shape[1]) == 0, 12.0, 0.0)
+    one, other = shock / 5, shock[::-1] / 5
+    single, second, both = (
+        greenwood_landier_thesmar(holdings, equity, fall, liquidity=2e-4) for fall in (one, other, factor * one + other)
+    )
+    for name in ("sales", "price_fall", "indirect_loss", "systemicness"):
+        total = factor * getattr(single, name) + getattr(second, name)
+        np.testing.assert_allclose(getattr(both, name), total, rtol=1e-10, atol=1e-12)
+        assert (getattr(both, name) >= 0).all()
+
+
 def test_the_linear_model_does_not_limit_what_is_sold():
     # leverage 49, a fall of a tenth: five times what it holds
     found = greenwood_landier_thesmar([[50.0]], [1.0], [0.1], liquidity=0.01)
@@ -217,7 +232,15 @@ def test_deleveraging_knows_neither_names_nor_units(book, random, unit):
 
 
 def test_a_greater_shock_may_end_with_a_higher_price():
-    """Not claimed: prices need not fall with the shock, as a bank that sells in time sells less."""
+    """Not claimed: prices and equity need not fall with the shock, as who sells more at once may sell less in all."""
+    small, large = (
+        cont_schaanning([[50.0]], [5.0], [50.0], [shock], depth=50.0, leverage_limit=20.0) for shock in (0.005, 0.01)
+    )
+    assert large.price[0] > small.price[0] + 0.05
+    assert large.equity[0] > small.equity[0] + 0.4
+
+
+def test_a_greater_shock_may_have_a_smaller_fire_sale_part():
     given_ = {"depth": 1000.0, "leverage_limit": 20.0}
     prices = [
         cont_schaanning([[50.0]], [6.0], [50.0], [shock], **given_).price[0] / (1 - shock)

@@ -174,12 +174,27 @@ def random_network(seed, nodes):
     return liabilities.astype(float), assets.astype(float), external.astype(float)
 
 
+COSTS = [(0.5, 0.5), (0.0, 0.75), (1.0, 0.25), (0.75, 0.0), (0.25, 0.9375)]
+
+
 @pytest.mark.parametrize("rank", RANKS)
-@pytest.mark.parametrize("costs", [(0.5, 0.5), (0.0, 0.75), (1.0, 0.25), (0.75, 0.0), (0.25, 0.9375)])
+@pytest.mark.parametrize("costs", COSTS)
 def test_greatest_and_least_of_all_vectors(costs, rank):
+    assert check_against_all_vectors(costs, rank, range(8)) or rank == "senior"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("costs", COSTS)
+def test_greatest_and_least_of_all_vectors_of_more_networks(costs, rank):
+    assert check_against_all_vectors(costs, rank, range(40)) or rank == "senior"
+
+
+def check_against_all_vectors(costs, rank, seeds):
+    """Compare with every vector there is; return how many networks have several."""
     alpha, beta = costs
     several = 0
-    for seed in range(25):
+    for seed in seeds:
         network = random_network(seed, 6 if rank == "pari_passu" else 4)
         vectors = all_vectors(*network, alpha, beta, rank)
         several += len(vectors) > 1
@@ -192,7 +207,7 @@ def test_greatest_and_least_of_all_vectors(costs, rank):
             assert (result.payments <= result.upper).all()
             assert result.width <= 1e-10, (seed, which, solver)
             assert result.enclosure == "bracket"
-    assert several or rank == "senior"
+    return several
 
 
 @pytest.mark.slow
@@ -219,8 +234,10 @@ def waves_step_by_step(liabilities, assets, external, alpha, beta, rank):
     for number in range(nodes + 1):
         paid = shared.copy()
         for _ in range(150):
-            estate = np.clip(alpha * assets - first + beta * share.T @ paid, 0, shared)
+            before, estate = paid, np.clip(alpha * assets - first + beta * share.T @ paid, 0, shared)
             paid = np.where(wave >= 0, estate, shared)
+            if (paid == before).all():
+                break
         new = (wave < 0) & (assets + share.T @ paid < dues - 1e-9)
         if not new.any():
             break
@@ -350,7 +367,7 @@ def test_nothing_or_everything_is_lost(rank):
 
 amounts = st.one_of(st.just(0.0), st.integers(1, 64).map(lambda quarter: quarter / 4))
 shares = st.integers(0, 16).map(lambda part: part / 16)
-common = settings(max_examples=40, deadline=None, derandomize=True)
+common = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -544,9 +561,9 @@ def test_too_few_rounds_raise_with_the_result(which, solver):
 
 
 @pytest.mark.parametrize(("which", "solver"), WAYS)
-def test_numbers_that_overflow_are_told_by_the_status(which, solver):
+def test_sums_that_overflow_are_refused(which, solver):
     big = [[0, 1.7e308], [0, 0]], [1.7e308, 1.7e308]
-    with pytest.raises(NotSettledError, match="NONFINITE"):
+    with pytest.raises(SchemaError, match="assets overflow"):
         rogers_veraart(*big, alpha=0.5, beta=0.5, which=which, solver=solver)
 
 

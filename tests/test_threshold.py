@@ -27,7 +27,7 @@ SHARED = HERE.parents[2] / "shared" / "reference"
 CHAIN = [[0, 5, 0], [0, 0, 9], [0, 0, 0]]
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/reference is not beside the checkout")
-common = settings(max_examples=80, deadline=None, derandomize=True)
+common = settings(max_examples=45, deadline=None, derandomize=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- plain twins
