@@ -13,7 +13,16 @@ from scipy.sparse import csr_array
 import netcontagion as nc
 from netcontagion import _compile
 from netcontagion._status import Status
-from netcontagion.clearing import _eisenberg_noe, _kernels, _push, _scenarios, _system, eisenberg_noe, prepare
+from netcontagion.clearing import (
+    _accelerate,
+    _eisenberg_noe,
+    _kernels,
+    _push,
+    _scenarios,
+    _system,
+    eisenberg_noe,
+    prepare,
+)
 from netcontagion.errors import NotSettledError
 
 SOLVERS = ("auto", "push", "accelerated", "fixed_point", "fictitious_default")
@@ -179,13 +188,16 @@ def test_a_push_ends_at_max_rounds_with_bounds_that_hold():
     assert (caught.value.result.upper >= exact.payments).all()
 
 
-def test_mixing_that_finds_no_certificate_is_stalled():
-    chain = np.diag(np.full(40, 1.0), 1)
-    assets = np.zeros(41)
-    assets[0] = 1e-300
-    result = eisenberg_noe(chain, assets, np.full(41, 1.0), solver="accelerated", strict=False)
-    assert result.status in (Status.STALLED, Status.SETTLED)
-    assert result.enclosure == "concave" or result.status is Status.STALLED
+def test_mixing_that_makes_no_progress_is_stalled_and_its_bounds_hold(monkeypatch):
+    ring, assets = np.roll(np.diag(np.full(60, 1.0)), 1, axis=1), np.zeros(60)
+    assets[0], outside = 3e-4, np.full(60, 1e-3)
+    exact = eisenberg_noe(ring, assets, outside)
+    monkeypatch.setattr(_accelerate, "PATIENCE", -1)
+    with pytest.raises(NotSettledError, match="STALLED") as caught:
+        eisenberg_noe(ring, assets, outside, solver="accelerated")
+    stalled = caught.value.result
+    assert stalled.width > 1e-3
+    assert ((stalled.lower <= exact.payments) & (exact.payments <= stalled.upper)).all()
 
 
 # prepare ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from netcontagion.clearing._extremes import alive_nodes, with_the_dead
 from netcontagion.clearing._input import Options, checked_assets, checked_input
 from netcontagion.clearing._push import pushed
 from netcontagion.clearing._result import ClearingResult, NodeValues
-from netcontagion.clearing._scenarios import ShortfallValues, push_batch
+from netcontagion.clearing._scenarios import ShortfallValues, by_scenario, push_batch
 from netcontagion.clearing._shares import SOLVENCY_TOLERANCE, share_paid
 from netcontagion.clearing._solvers import Solved, auto, concluded, fictitious_default, from_above, from_below
 from netcontagion.clearing._system import Prepared
@@ -194,20 +194,23 @@ def _pushes_first(owed: Any, options: Options) -> bool:
 
 def _together(prepared: Prepared, assets: Floats, options: Options, *, told_external: bool) -> ClearingResult:
     """Push all scenarios at once, and solve by themselves those that a push does not settle."""
-    columns = assets[:, None] if assets.ndim == 1 else assets
+    rows = by_scenario(assets)
+    assets = rows[0] if assets.ndim == 1 else rows.T
+    incomes = rows - prepared.external if prepared.senior else rows
     budget = _budget(prepared.owed) if options.solver == "auto" else np.inf
-    batch = push_batch(prepared, columns, options.rtol, options.max_rounds, budget)
+    batch = push_batch(prepared, incomes, options.rtol, options.max_rounds, budget)
     alone = {}
     for scenario in np.flatnonzero(~batch.settled).tolist():
-        system = prepared.system(columns[:, scenario])
+        system = prepared.system(rows[scenario])
         solved = _solve(system, options)
         alone[scenario] = solved
         batch.rounds[scenario] = solved.rounds
         batch.width[scenario] = _node_values(prepared, system, solved)["residual"]
     values: Any = ShortfallValues(prepared, assets, batch.with_columns(prepared, alone))
     ready = Solved(np.empty(0), Enclosure("bracket", np.empty(0), np.empty(0), 0.0, 0.0), 0, Status.SETTLED)
-    solved_all = [alone.get(scenario, ready._replace(rounds=int(count))) for scenario, count in enumerate(batch.rounds)]
-    return _result(values, prepared.owed, batch.width, solved_all, options, told_external=told_external)
+    solved_all = [alone.get(scenario, ready) for scenario in range(len(rows))]
+    result = _result(values, prepared.owed, batch.width, solved_all, options, told_external=told_external)
+    return replace(result, iterations=batch.rounds if assets.ndim == 2 else int(batch.rounds[0]))
 
 
 def _budget(owed: Any) -> float:

@@ -19,22 +19,23 @@ import numpy as np
 from netcontagion._compile import kernel
 
 __all__ = [
+    "DOUBTFUL",
     "REFRESH",
     "SETTLED",
     "SPENT",
     "STOPPED",
-    "all_have",
     "combine",
     "gather",
     "image_of",
     "push_scenarios",
-    "reached",
+    "turn",
 ]
 
 REFRESH = 16
 EPS = 2.220446049250313e-16
 FEW = 50  # a frontier of less than 1 / FEW of the nodes is visited by itself, else all nodes in turn
-SETTLED, SPENT, STOPPED = 0, 1, 2  # bounds as near as asked for or as rounding allows; edges or rounds used up
+# bounds as near as asked for, or as rounding allows; edges, rounds used up; near, but maybe no value reaches somebody
+SETTLED, SPENT, STOPPED, DOUBTFUL = 0, 1, 2, 3
 NARROWINGS = 6
 
 
@@ -45,22 +46,28 @@ def margin(income: Any, full: Any, due: Any, degree: Any, i: int) -> float:
 
 
 @kernel
-def open_slack(due: Any, income: Any, full: Any, degree: Any, slack: Any, frontier: Any, queued: Any) -> int:
+def open_slack(
+    due: Any, income: Any, full: Any, degree: Any, slack: Any, frontier: Any, queued: Any
+) -> tuple[int, bool]:  # fmt: skip
     """Compute the slack of everybody when all pay in full, and list those who have none.
 
-    Those who owe nothing have no end of it.
+    Those who owe nothing have no end of it. Tells too whether value reaches everybody who owes, for certain: whoever
+    has no income has more debtors than there are others without income.
     """
-    count = 0
+    count, poor, fewest = 0, 0, len(due)
     for i in range(len(due)):
         left = np.inf
         if due[i] > 0.0:
             left = income[i] + full[i] - due[i] - margin(income, full, due, degree, i)
+            if income[i] <= 0.0:
+                poor += 1
+                fewest = min(fewest, degree[i])
         slack[i] = left
         if left < 0.0:
             queued[i] = True
             frontier[count] = i
             count += 1
-    return count
+    return count, fewest >= poor
 
 
 @kernel
@@ -189,7 +196,7 @@ def bracket(
     everybody).
     """
     size, tol, rounds, before, width, touched = len(due), rtol / 8.0, 0, np.inf, np.inf, 0
-    count = open_slack(due, income, full, degree, slack, frontier, queued)
+    count, alive = open_slack(due, income, full, degree, slack, frontier, queued)
     for narrowing in range(NARROWINGS):
         taken, edges, count, waits, swept = push(
             indptr, indices, data, due, income, full, degree, low, slack, frontier, queued, count, waiting, 0, tol,
@@ -234,29 +241,17 @@ def bracket(
             break
         tol, before = max(tol * 0.5 * rtol / width, EPS), width
         count = slack_of(indptr, indices, data, due, income, full, degree, low, slack, frontier, queued)
-    return SETTLED, rounds, width, touched
+    return (SETTLED if alive else DOUBTFUL), rounds, width, touched
 
 
 @kernel
-def all_have(due: Any, income: Any) -> bool:
-    """Whether everybody who owes has income."""
-    having = True
-    for i in range(len(due)):
-        having = having and (due[i] <= 0.0 or income[i] > 0.0)
-    return having
-
-
-@kernel
-def reached(begins: Any, debtors: Any, due: Any, income: Any) -> bool:
-    """Whether everybody who owes has income, or is owed by somebody who has."""
-    for i in range(len(due)):
-        if due[i] > 0.0 and income[i] <= 0.0:
-            near = False
-            for place in range(begins[i], begins[i + 1]):
-                near = near or income[debtors[place]] > 0.0
-            if not near:
-                return False
-    return True
+def turn(table: Any, out: Any, first: int) -> None:
+    """Copy columns of a table, from ``first`` on, into the rows of another, a tile at a time."""
+    tile = 64
+    for top in range(0, table.shape[0], tile):
+        for column in range(len(out)):
+            for row in range(top, min(top + tile, table.shape[0])):
+                out[column, row] = table[row, first + column]
 
 
 @kernel
@@ -285,7 +280,7 @@ def push_scenarios(
             room = 2 * (filled + len(visited))
             nodes = np.append(nodes[:filled], np.empty(room - filled, np.int32))
             shorts = np.append(shorts[:filled], np.empty((room - filled, 3)), axis=0)
-        settled = codes[scenario] == SETTLED
+        settled = codes[scenario] == SETTLED or codes[scenario] == DOUBTFUL
         for i in visited:
             if high[i] > 0.0 or low[i] > 0.0:
                 nodes[filled], shorts[filled, 0] = i, low[i]

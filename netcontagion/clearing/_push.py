@@ -14,7 +14,7 @@ import numpy as np
 
 from netcontagion._status import Status
 from netcontagion.clearing._enclosure import Enclosure
-from netcontagion.clearing._kernels import SETTLED, STOPPED, push_scenarios
+from netcontagion.clearing._kernels import DOUBTFUL, SETTLED, STOPPED, push_scenarios
 from netcontagion.clearing._solvers import Solved
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def pushed(system: System, rtol: float, max_rounds: int, budget: float = np.inf)
         *graph_of(system), system.due, system.income[None], system.full, system.in_degree, rtol, max_rounds, budget,
         code, rounds, width, *workspace(len(system.due)),
     )  # fmt: skip
-    if code[0] not in (SETTLED, STOPPED):
+    if code[0] not in (SETTLED, STOPPED, DOUBTFUL):
         return None
     low, near, high = np.zeros((3, len(system.due)))
     low[nodes], near[nodes], high[nodes] = short.T
@@ -56,10 +56,10 @@ def graph_of(system: System) -> tuple[Any, Any, Any]:
 
 def endings(code: int) -> Status:
     """Say how a push ended."""
-    return Status.SETTLED if code == SETTLED else Status.MAX_ROUNDS
+    return Status.MAX_ROUNDS if code == STOPPED else Status.SETTLED
 
 
 def _doubts(code: int, width: float, rtol: float) -> tuple[str, ...]:
-    if code != SETTLED or width <= rtol:
+    if code == STOPPED or width <= rtol:
         return ()
     return (f"the bounds are {width:.3g} apart, relative to the dues: rounding allows no better",)

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from netcontagion._compile import in_threads
-from netcontagion.clearing._kernels import SETTLED, all_have, push_scenarios, reached
+from netcontagion.clearing._kernels import SETTLED, push_scenarios, turn
 from netcontagion.clearing._push import workspace
 from netcontagion.clearing._shares import share_paid
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from netcontagion.clearing._solvers import Solved
     from netcontagion.clearing._system import Bools, Floats, Prepared
 
-__all__ = ["Batch", "ShortfallValues", "push_batch"]
+__all__ = ["Batch", "ShortfallValues", "by_scenario", "push_batch"]
 
 BLOCK = 64  # scenarios a processor takes at a time
 
@@ -63,48 +63,49 @@ class Short(NamedTuple):
     high: Any
 
 
-def push_batch(prepared: Prepared, assets: Floats, rtol: float, max_rounds: int, budget: float) -> Batch:
-    """Push every column of ``assets``; settled are those in which value reaches all who owe."""
-    size, scenarios = assets.shape
-    system = prepared.system(np.zeros(size))
+def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int, budget: float) -> Batch:
+    """Push every scenario, rows of ``incomes``; settled are those in which value reaches all who owe."""
+    scenarios, size = incomes.shape
     codes, rounds, width = np.full(scenarios, -1), np.zeros(scenarios, dtype=np.int64), np.zeros(scenarios)
-    alive = np.zeros(scenarios, dtype=bool)
+    owed, due = prepared.owed, prepared.internal if prepared.senior else prepared.dues
+    full = prepared.full
 
     def work(first: int, last: int) -> tuple[Any, Any, Any]:
-        incomes = np.ascontiguousarray(assets[:, first:last].T)
-        if prepared.senior:
-            incomes = incomes - prepared.external
-        alive[first:last] = [_alive(prepared, system.due, income) for income in incomes]
         try:
             space = prepared.spaces.pop()
         except IndexError:
             space = workspace(size)
         found: tuple[Any, Any, Any] = push_scenarios(
-            system.owed.indptr, system.owed.indices, system.owed.data, system.due, incomes, system.full,
-            system.in_degree, rtol, max_rounds, budget, codes[first:last], rounds[first:last], width[first:last],
-            *space,
+            owed.indptr, owed.indices, owed.data, due, incomes[first:last], full, prepared.in_degree, rtol, max_rounds,
+            budget, codes[first:last], rounds[first:last], width[first:last], *space,
         )  # fmt: skip
         prepared.spaces.append(space)
         return found
 
-    parts = in_threads(work, [(first, min(first + BLOCK, scenarios)) for first in range(0, scenarios, BLOCK)])
+    parts = in_threads(work, blocks(scenarios))
     nodes, values = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
     counts = np.concatenate([np.diff(part[2]) for part in parts])
     begins = np.concatenate([[0], np.cumsum(counts)])
     short = Short(*(_columns(values[:, kind].copy(), nodes, begins, size) for kind in range(3)))
-    return Batch((codes == SETTLED) & (width <= rtol) & alive, rounds, width, short)
+    return Batch((codes == SETTLED) & (width <= rtol), rounds, width, short)
+
+
+def blocks(scenarios: int) -> list[tuple[int, int]]:
+    """Cut scenarios into pieces of work, the same for every number of processors."""
+    return [(first, min(first + BLOCK, scenarios)) for first in range(0, scenarios, BLOCK)]
+
+
+def by_scenario(assets: Floats) -> Floats:
+    """Copy a table (n, s) or (n,), so that each scenario is contiguous."""
+    if assets.ndim == 1:
+        return assets[None].copy()
+    rows = np.empty(assets.shape[::-1])
+    in_threads(lambda first, last: turn(assets, rows[first:last], first), blocks(len(rows)))
+    return rows
 
 
 def _columns(values: Floats, nodes: Any, begins: Any, size: int) -> Any:
     return scipy.sparse.csc_array((values, nodes, begins), shape=(size, len(begins) - 1))
-
-
-def _alive(prepared: Prepared, due: Floats, income: Floats) -> bool:
-    """Whether everybody who owes has income, or is owed by somebody who has."""
-    if all_have(due, income):
-        return True
-    rows = prepared.by_creditor.matrix
-    return reached(rows.indptr, rows.indices, due, income)
 
 
 class ShortfallValues:
