@@ -13,6 +13,7 @@ from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelErr
 from netcontagion.margining import _answers, _sales
 from netcontagion.margining._events import Events
 from netcontagion.margining._opening import open_state
+from netcontagion.margining._posting import post_moves, write_off
 from netcontagion.margining._state import State, called
 from netcontagion.margining._waterfall import cover_holes
 from netcontagion.network import check_call
@@ -145,6 +146,7 @@ class Play:
     rng: np.random.Generator
     events: Events
     screen: Screen = field(init=False)
+    shut: NDArray[np.bool_] = field(init=False)
     ever_called: NDArray[np.bool_] = field(init=False)
     topped_up: NDArray[np.bool_] = field(init=False)
     liquidated: NDArray[np.bool_] = field(init=False)
@@ -157,6 +159,7 @@ class Play:
     def __post_init__(self) -> None:
         size = len(self.state.accounts.trader)
         self.ever_called, self.topped_up, self.liquidated = (np.zeros(size, dtype=bool) for _ in range(3))
+        self.shut = self.state.rules.out[self.state.accounts.exchange] != 0  # accounts on exchanges that stopped
         self.first_round = np.full(size, -1, dtype=np.int32)
         self.deficit, self.repaid, self.inflow = (np.zeros(size) for _ in range(3))
         self.events.call_of = np.zeros(size, dtype=np.int64)
@@ -218,24 +221,32 @@ class Play:
         state = self.state
         if not len(which):
             return which, health, 0
-        is_called = np.zeros(len(state.accounts.trader), dtype=bool)
-        is_called[which] = True
-        helped, log = _answers.respond(which, state.board, marks, state.marks_outside, is_called)
+        accounts, entries = state.accounts, state.entries
+        asked = which[~self.shut[which] & (accounts.forced[which] == 0)]
+        barred = self.shut.copy()
+        barred[which] = True
+        assets = state.net.book.market_asset
+        log = _answers.respond(asked, accounts, entries, state.traders, state.wallets, assets, marks, barred)
+        helped = np.isin(which, log[:, 0])
         self.topped_up[which[helped]] = True
+        post_moves(state, log, marks)
         entry, source = log[:, 1].astype(np.int64), np.maximum(log[:, 2].astype(np.int64), 0)
         own, units = log[:, 2] >= 0, log[:, 3] + log[:, 4]
-        target, donor = state.entries.account[entry], state.entries.account[source[own]]
+        target, donor = entries.account[entry], entries.account[source[own]]
         self.screen.watch(target)
         self.screen.watch(donor)
-        np.add.at(self.inflow, target, units * marks[state.entries.market[entry]])
-        np.subtract.at(self.inflow, donor, (units * marks[state.entries.market[source]])[own])
+        np.add.at(self.inflow, target, units * marks[entries.market[entry]])
+        np.subtract.at(self.inflow, donor, (units * marks[entries.market[source]])[own])
         self.events.add_moves(state, log, marks)
         return which[~helped], health[~helped], int(helped.sum())
 
     def liquidate(self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]) -> int:
         """Close accounts by the rules of their exchange, in the given order; return how many were acted on."""
         state = self.state
-        whole = state.rules.whole_account[state.accounts.exchange[which]]
+        accounts, entries, rules = state.accounts, state.entries, state.rules
+        reached = ~self.shut[which]
+        which, health = which[reached], health[reached]
+        whole = rules.whole_account[accounts.exchange[which]]
         acted = 0
         for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(whole)) + 1):
             if not len(run):
@@ -243,7 +254,7 @@ class Play:
             if whole[run[0]]:
                 log = _sales.close_whole(which[run], state.board, marks)
                 account, cash = log[:, 0].astype(np.int64), np.where(log[:, 2] == 1, -log[:, 4], log[:, 4])
-                value = np.where(log[:, 2] == 1, log[:, 3] * marks[state.entries.market[log[:, 1].astype(np.int64)]], 0)
+                value = np.where(log[:, 2] == 1, log[:, 3] * marks[entries.market[log[:, 1].astype(np.int64)]], 0)
                 np.subtract.at(self.inflow, account, cash)  # what is left of the proceeds is paid out
                 self.events.add_fills(state, log, value, self.last_fall)
             else:
@@ -261,8 +272,7 @@ class Play:
         state = self.state
         if not len(which):
             return 0
-        log = _answers.write_off(which, state.board, marks)
-        value = log[:, 2] * marks[state.entries.market[log[:, 1].astype(np.int64)]]
+        log, value = write_off(state, which[~self.shut[which]], marks)
         account = log[:, 0].astype(np.int64)
         np.add.at(self.deficit, account, value)
         self.liquidated[account] = True

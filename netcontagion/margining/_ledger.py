@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion._arrays import group_sum
-from netcontagion.clearing import Estate, settle
 from netcontagion.margining._state import CHANNELS, COUNTERPARTY, IMPACT, State, bearer_labels
 from netcontagion.margining._wealth import (
     cash_funds,
@@ -70,6 +69,8 @@ def clear_up(state: State) -> ClearingResult | None:
     outside = net.columns("traders")["external_liabilities"]
     if not len(net.columns("liabilities")["amount"]) and not outside.any():
         return None
+    from netcontagion.clearing import Estate, settle
+
     marks, prices = state.marks(), state.asset_prices()
     equity = state.account_equity(marks)
     owned = wealth(state, marks, prices)[: len(net.nodes)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion._arrays import group_sum
+from netcontagion.margining._posting import spans
 from netcontagion.margining._state import BEARERS, CHANNELS, SHOCK, Board, Ledger, State
 from netcontagion.margining._wealth import cash_funds, unit_value, units_by_asset, units_by_location, wealth
 from netcontagion.network import rulebook
@@ -173,8 +174,6 @@ def _entries(net: ExposureNetwork, wallets: Wallets) -> Entries:
 
 def _possible_top_ups(net: ExposureNetwork, wallets: Wallets) -> NDArray[np.int64]:
     """Pairs of indebted account and asset its owner holds elsewhere, as account x number of assets + asset."""
-    from scipy.sparse import coo_array
-
     book, account = net.book, net.columns("accounts")
     n_traders, n_assets, n_accounts = (len(net.labels(kind)) for kind in ("traders", "assets", "accounts"))
     active = net.columns("traders")["policy"] != "passive"
@@ -189,10 +188,12 @@ def _possible_top_ups(net: ExposureNetwork, wallets: Wallets) -> NDArray[np.int6
     elsewhere = several[owner] & (book.deposited > 0)
     trader = np.concatenate([wallets.trader, owner[elsewhere]])
     asset = np.concatenate([wallets.asset, net.columns("balances")["asset"][elsewhere]])
-    has = coo_array((np.ones(len(trader)), (trader, asset)), shape=(n_traders, n_assets)).tocsr()
+    has = np.unique(trader.astype(np.int64) * n_assets + asset)
+    start = np.searchsorted(has, np.arange(n_traders + 1) * n_assets)
     rows = np.flatnonzero(wanted)
-    own = has[account["trader"][rows]].tocoo()
-    where, what = rows[own.row], own.col
+    owners = account["trader"][rows]
+    found, place = spans(start[owners], start[owners + 1])
+    where, what = rows[place], has[found] % n_assets
     listed = np.full((len(net.labels("exchanges")), n_assets), np.nan)
     listed[book.market_exchange, book.market_asset] = net.columns("markets")["liquidation_threshold"]
     accepted = listed[account["exchange"][where], what] > 0

@@ -1,6 +1,7 @@
 """Compiled loops over accounts that trade on books: liquidations and close-outs. Each sale is what the next one finds.
 
-Kernels call kernels of their own module only: a cached one does not notice that another module changed.
+Kernels call kernels of their own module only: a cached one does not notice that another module changed. Rows of a table
+are handed on as one record each: every array that is handed on has to be compiled again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from netcontagion._compile import kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import Accounts, Board, Books, Entries, Ledger, Markets, Rules
+    from netcontagion.margining._state import Board, Entries, Ledger, Markets, Row
 
 __all__ = ["cash_for", "close_whole", "liquidate", "units_for"]
 
@@ -48,11 +49,10 @@ def units_for(base: float, sold: float, depth: float, cash: float) -> float:
 
 
 @kernel
-def trade(m: int, units: float, markets: Markets, books: Books) -> float:
-    """Sell units (buy, where negative) on the book of a market; return the cash."""
-    b = markets.book[m]
-    cash = cash_for(markets.shocked[m], books.sold[b], books.depth[b], units)
-    books.sold[b] += units
+def trade(market: Row, units: float, book: Row) -> float:
+    """Sell units (buy, where negative) of a market on its book; return the cash."""
+    cash = cash_for(market.shocked, book.sold, book.depth, units)
+    book.sold += units
     return cash
 
 
@@ -69,180 +69,156 @@ def liquidate(
     entry, collateral entry, repaid units, seized units, fee units, cost of the debt asset, proceeds of the
     collateral, value repaid at marks.
     """
-    accounts, entries, markets, rules = board.accounts, board.entries, board.markets, board.rules
-    books, ledger, n_traders = board.books, board.ledger, len(board.traders.first)
+    accounts, entries, markets, books, rules = board.accounts, board.entries, board.markets, board.books, board.rules
+    ledger, first_bank = board.ledger, len(board.traders)
+    liquidators, market_node = len(ledger.flow) - 3, len(ledger.flow) - 2
+    penalties, execution, flow = ledger.loss[3], ledger.loss[2], ledger.flow
     log = np.empty((len(which), 9))
     logged = 0
     for place in range(len(which)):
-        k = which[place]
-        if rules.out[accounts.exchange[k]]:
-            continue
-        d, c, bonus = _pair(k, accounts, entries, markets, marks)
+        account = accounts[which[place]]
+        d, c, bonus, owed = _pair(account, entries, markets, marks)
         if d < 0 or c < 0:
             continue
-        paid, seized, fee = _terms(k, d, c, bonus, health[place], accounts, entries, markets, books, rules, marks)
+        debt, collateral = entries[d], entries[c]
+        mc, md = collateral.market, debt.market
+        market_c, market_d = markets[mc], markets[md]
+        book_c, book_d, mark_c, mark_d = books[market_c.book], books[market_d.book], marks[mc], marks[md]
+        rule = rules[account.exchange]
+        repaid = _repayment(
+            account,
+            rule,
+            debt.borrowed * mark_d,
+            collateral.deposited * mark_c,
+            owed,
+            market_d.close_factor,
+            bonus,
+            health[place],
+        )
+        fee_share = market_c.fee * bonus
+        same = market_c.book == market_d.book  # in one asset the bonus itself is the profit
+        if not (same or np.isnan(repaid) or rule.always):
+            share = 1.0 + bonus - fee_share
+            repaid = min(repaid, _most_that_pays(share, market_c, market_d, book_c, book_d, mark_c, mark_d))
+        paid, seized, fee = _terms(repaid, debt, collateral, bonus, fee_share, mark_c, mark_d)
         if not paid > 0.0:
             continue
-        mc, md, sold = entries.market[c], entries.market[d], seized - fee
-        cost, proceeds = _trade_pair(mc, md, sold, paid, markets, books)
-        entries.deposited[c] -= seized
-        entries.borrowed[d] -= paid
+        sold, cost = seized - fee, 0.0
+        if same:  # only the rest is sold
+            proceeds = trade(market_c, sold - paid, book_c)
+        else:
+            proceeds = trade(market_c, sold, book_c)
+            cost = -trade(market_d, -paid, book_d)
+        collateral.deposited -= seized
+        debt.borrowed -= paid
         ledger.fees[mc] += fee
         ledger.bought[mc] += sold
         ledger.bought[md] -= paid
-        values = (sold * marks[mc], fee * marks[mc], paid * marks[md])
-        _post_pair(accounts.trader[k], n_traders + accounts.exchange[k], values, proceeds - cost, ledger)
-        log[logged, 0], log[logged, 1], log[logged, 2] = k, d, c
+        # penalty of the trader, fee of the exchange, profit and slippage of liquidators and market
+        trader, bank, cash = account.trader, first_bank + account.exchange, proceeds - cost
+        passed, fees, got = sold * mark_c, fee * mark_c, paid * mark_d
+        penalty, slippage = fees + passed - got, (passed - got) - cash
+        ledger.cash[liquidators] += cash
+        ledger.cash[market_node] -= cash
+        penalties[trader] += penalty
+        flow[trader] -= penalty
+        penalties[bank] -= fees
+        flow[bank] += fees
+        penalties[liquidators] -= passed - got
+        execution[liquidators] += slippage
+        execution[market_node] -= slippage
+        flow[market_node] += passed - got
+        log[logged, 0], log[logged, 1], log[logged, 2] = which[place], d, c
         log[logged, 3], log[logged, 4], log[logged, 5] = paid, seized, fee
-        log[logged, 6], log[logged, 7], log[logged, 8] = cost, proceeds, paid * marks[md]
+        log[logged, 6], log[logged, 7], log[logged, 8] = cost, proceeds, got
         logged += 1
     return log[:logged]
 
 
 @kernel
-def _terms(
-    k: int,
-    d: int,
-    c: int,
-    bonus: float,
-    health: float,
-    accounts: Accounts,
-    entries: Entries,
-    markets: Markets,
-    books: Books,
-    rules: Rules,
-    marks: NDArray[np.float64],
-) -> tuple[float, float, float]:
-    """Units of debt repaid, units of collateral seized and the fee out of them; all 0 where nobody liquidates."""
-    mc, md = entries.market[c], entries.market[d]
-    spread, fee_share = 1.0 + bonus, markets.fee[mc] * bonus
-    debt, collateral = entries.borrowed[d] * marks[md], entries.deposited[c] * marks[mc]
-    repaid = _repayment(k, d, c, bonus, health, accounts, entries, markets, rules, marks)
-    if not (np.isnan(repaid) or rules.always[markets.exchange[mc]]):
-        repaid = min(repaid, _most_that_pays(mc, md, spread - fee_share, markets, books, marks))
-    if not repaid > SLACK * debt:
-        return 0.0, 0.0, 0.0
-    paid = entries.borrowed[d] if repaid >= debt * (1.0 - SLACK) else repaid / marks[md]
-    seized = repaid * spread / marks[mc]
-    if repaid * spread >= collateral * (1.0 - SLACK):
-        seized = entries.deposited[c]
-    return paid, seized, seized * fee_share / spread
-
-
-@kernel
-def _trade_pair(mc: int, md: int, sold: float, paid: float, markets: Markets, books: Books) -> tuple[float, float]:
-    """Buy the debt asset and sell the collateral; return cost and proceeds. In one asset only the rest is sold."""
-    if markets.book[mc] == markets.book[md]:
-        return 0.0, trade(mc, sold - paid, markets, books)
-    proceeds = trade(mc, sold, markets, books)
-    return -trade(md, -paid, markets, books), proceeds
-
-
-@kernel
-def _post_pair(trader: int, bank: int, values: tuple[float, float, float], cash: float, ledger: Ledger) -> None:
-    """Post a liquidation: penalty of the trader, fee of the exchange, profit and slippage of liquidators and market.
-
-    ``values`` holds the collateral passed on, the fee and the debt repaid, at marks; ``cash`` is what trading brought.
-    """
-    liquidators, market_node = len(ledger.flow) - 3, len(ledger.flow) - 2
-    passed, fee, got = values
-    penalty, slippage = fee + passed - got, (passed - got) - cash
-    ledger.cash[liquidators] += cash
-    ledger.cash[market_node] -= cash
-    ledger.loss[3, trader] += penalty
-    ledger.flow[trader] -= penalty
-    ledger.loss[3, bank] -= fee
-    ledger.flow[bank] += fee
-    ledger.loss[3, liquidators] -= passed - got
-    ledger.loss[2, liquidators] += slippage
-    ledger.loss[2, market_node] -= slippage
-    ledger.flow[market_node] += passed - got
-
-
-@kernel
 def _pair(
-    k: int, accounts: Accounts, entries: Entries, markets: Markets, marks: NDArray[np.float64]
-) -> tuple[int, int, float]:
+    account: Row, entries: Entries, markets: Markets, marks: NDArray[np.float64]
+) -> tuple[int, int, float, float]:
     """Entry of the largest debt, entry of the collateral with the highest bonus (by value among equals), that bonus.
 
-    Values that are equal up to rounding count as equal: the first one, by asset, is taken.
+    Values that are equal up to rounding count as equal: the first one, by asset, is taken. The last one returned is the
+    debt in all assets [num].
     """
-    own = accounts.bonus[k]
+    own, total = account.bonus, 0.0
     d, c, most_debt, most_bonus, most_collateral = -1, -1, 0.0, -1.0, 0.0
-    for e in range(accounts.first[k], accounts.last[k]):
-        m = entries.market[e]
-        owed, value = entries.borrowed[e] * marks[m], entries.deposited[e] * marks[m]
+    for e in range(account.first, account.last):
+        entry = entries[e]
+        market, mark = markets[entry.market], marks[entry.market]
+        owed, value = entry.borrowed * mark, entry.deposited * mark
+        total += owed
         if owed > most_debt * (1.0 + SLACK):
             d, most_debt = e, owed
-        if value > 0.0 and entries.threshold[e] > 0.0 and markets.sellable[m]:
-            bonus = markets.bonus[m] if np.isnan(own) else own
+        if value > 0.0 and entry.threshold > 0.0 and market.sellable:
+            bonus = market.bonus if np.isnan(own) else own
             if bonus > most_bonus or (bonus == most_bonus and value > most_collateral * (1.0 + SLACK)):
                 c, most_bonus, most_collateral = e, bonus, value
-    return d, c, most_bonus
+    return d, c, most_bonus, total
 
 
 @kernel
 def _repayment(
-    k: int,
-    d: int,
-    c: int,
+    account: Row,
+    rule: Row,
+    debt: float,
+    collateral: float,
+    owed: float,
+    close_factor: float,
     bonus: float,
     health: float,
-    accounts: Accounts,
-    entries: Entries,
-    markets: Markets,
-    rules: Rules,
-    marks: NDArray[np.float64],
 ) -> float:
-    """Debt that the rulebook lets one liquidation repay [num]."""
-    venue, md = accounts.exchange[k], entries.market[d]
-    debt, collateral = entries.borrowed[d] * marks[md], entries.deposited[c] * marks[entries.market[c]]
-    factor = markets.close_factor[md]
-    if np.isnan(factor):
-        factor = rules.close_factor[venue]
+    """Debt that the rulebook lets one liquidation repay [num]; ``owed`` is the debt of the account in all assets."""
+    factor = rule.close_factor if np.isnan(close_factor) else close_factor
     full = (
-        accounts.forced[k] != 0
-        or health <= rules.full_below_health[venue] * (1.0 + SLACK)
-        or min(debt, collateral) < rules.full_below_value[venue] * (1.0 - SLACK)
-        or debt <= DUST * accounts.opening_debt[k]
+        account.forced != 0
+        or health <= rule.full_below_health * (1.0 + SLACK)
+        or min(debt, collateral) < rule.full_below_value * (1.0 - SLACK)
+        or debt <= DUST * account.opening_debt
     )
-    base = _total_debt(k, accounts, entries, marks) if rules.position_base[venue] else debt
+    base = owed if rule.position_base else debt
     allowed = debt if full else min(debt, factor * base)
     repaid = min(allowed, collateral / (1.0 + bonus))
     left_debt, left_collateral = debt - repaid, collateral - repaid * (1.0 + bonus)
-    least = rules.minimum_leftover[venue]
+    least = rule.minimum_leftover
     if left_debt > SLACK * debt and left_collateral > SLACK * collateral and min(left_debt, left_collateral) < least:
         repaid = max(min(repaid, debt - least, (collateral - least) / (1.0 + bonus)), 0.0)
     return float(repaid)
 
 
 @kernel
-def _total_debt(k: int, accounts: Accounts, entries: Entries, marks: NDArray[np.float64]) -> float:
-    """Debt of an account in all assets [num]."""
-    debt = 0.0
-    for e in range(accounts.first[k], accounts.last[k]):
-        debt += entries.borrowed[e] * marks[entries.market[e]]
-    return debt
-
-
-@kernel
 def _most_that_pays(
-    mc: int, md: int, share: float, markets: Markets, books: Books, marks: NDArray[np.float64]
+    share: float, market_c: Row, market_d: Row, book_c: Row, book_d: Row, mark_c: float, mark_d: float
 ) -> float:
-    """Debt whose repayment still pays at the margin [num]; -1 where none does.
+    """Debt whose repayment still pays at the margin [num], collateral and debt on two books; -1 where none does.
 
     The margin of the r-th unit of money is share x p_c exp(-q / D_c) / M_c - p_d exp(u / D_d) / M_d, with
     q = share x r / M_c units sold and u = r / M_d units bought: the log of the ratio of the two is linear in r.
     """
-    bc, bd = markets.book[mc], markets.book[md]
-    if bc == bd:  # in one asset the bonus itself is the profit
-        return np.inf
-    edge = np.log(share * (markets.shocked[mc] / marks[mc]) / (markets.shocked[md] / marks[md]))
-    edge += books.sold[bd] / books.depth[bd] - books.sold[bc] / books.depth[bc]
-    slope = share / marks[mc] / books.depth[bc] + 1.0 / marks[md] / books.depth[bd]
+    edge = np.log(share * (market_c.shocked / mark_c) / (market_d.shocked / mark_d))
+    edge += book_d.sold / book_d.depth - book_c.sold / book_c.depth
+    slope = share / mark_c / book_c.depth + 1.0 / mark_d / book_d.depth
     if edge < -SLACK:
         return -1.0
     return max(edge, 0.0) / slope if slope > 0.0 else np.inf
+
+
+@kernel
+def _terms(
+    repaid: float, debt: Row, collateral: Row, bonus: float, fee_share: float, mark_c: float, mark_d: float
+) -> tuple[float, float, float]:
+    """Units of debt repaid, units of collateral seized and the fee out of them; all 0 where nobody liquidates."""
+    owed, spread = debt.borrowed * mark_d, 1.0 + bonus
+    if not repaid > SLACK * owed:
+        return 0.0, 0.0, 0.0
+    paid = debt.borrowed if repaid >= owed * (1.0 - SLACK) else repaid / mark_d
+    seized = repaid * spread / mark_c
+    if repaid * spread >= collateral.deposited * mark_c * (1.0 - SLACK):
+        seized = collateral.deposited
+    return paid, seized, seized * fee_share / spread
 
 
 # close-out of whole accounts ----------------------------------------------------------------------------------------
@@ -254,106 +230,74 @@ def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float6
 
     Returns a log with columns account, entry, kind (0 sale, 1 purchase), units, cash.
     """
-    accounts, entries, markets, rules = board.accounts, board.entries, board.markets, board.rules
+    accounts, entries, markets = board.accounts, board.entries, board.markets
     books, ledger = board.books, board.ledger
     size = 0
     for place in range(len(which)):
-        size += accounts.last[which[place]] - accounts.first[which[place]]
+        size += accounts[which[place]].last - accounts[which[place]].first
     log = np.empty((2 * size, 5))
     logged = 0
     for place in range(len(which)):
-        k = which[place]
-        if rules.out[accounts.exchange[k]]:
-            continue
-        logged, purse = _sell_deposits(k, logged, log, accounts, entries, markets, books, ledger, marks)
-        logged, purse = _repay_debts(k, purse, logged, log, accounts, entries, markets, books, ledger, marks)
-        ledger.cash[accounts.trader[k]] += purse
+        account = accounts[which[place]]
+        purse = 0.0
+        for e in range(account.first, account.last):
+            entry = entries[e]
+            units, market = entry.deposited, markets[entry.market]
+            if units <= 0.0 or entry.threshold <= 0.0 or not market.sellable:
+                continue
+            cash = trade(market, units, books[market.book])
+            _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
+            entry.deposited = 0.0
+            log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 0.0
+            log[logged, 3], log[logged, 4] = units, cash
+            purse += cash
+            logged += 1
+        for _ in range(account.last - account.first):  # the largest debt first, as far as the cash goes
+            e = _largest_debt(account, entries, marks)
+            if e < 0 or purse <= 0.0:
+                break
+            entry = entries[e]
+            market = markets[entry.market]
+            units = _affordable(entry.borrowed, purse, market, books[market.book])
+            cash = trade(market, units, books[market.book])
+            _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
+            entry.borrowed += units
+            log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 1.0
+            log[logged, 3], log[logged, 4] = abs(units), abs(cash)
+            purse += cash
+            logged += 1
+        ledger.cash[account.trader] += purse
     return log[:logged]
 
 
 @kernel
-def _sell_deposits(
-    k: int,
-    logged: int,
-    log: NDArray[np.float64],
-    accounts: Accounts,
-    entries: Entries,
-    markets: Markets,
-    books: Books,
-    ledger: Ledger,
-    marks: NDArray[np.float64],
-) -> tuple[int, float]:
-    """Sell every deposit that counts as collateral; return the length of the log, and the cash."""
-    purse = 0.0
-    for e in range(accounts.first[k], accounts.last[k]):
-        m, units = entries.market[e], entries.deposited[e]
-        if units <= 0.0 or entries.threshold[e] <= 0.0 or not markets.sellable[m]:
-            continue
-        cash = _trade_for(accounts.trader[k], m, units, markets, books, ledger, marks)
-        entries.deposited[e] = 0.0
-        log[logged, 0], log[logged, 1], log[logged, 2] = k, e, 0.0
-        log[logged, 3], log[logged, 4] = units, cash
-        purse += cash
-        logged += 1
-    return logged, purse
+def _affordable(debt: float, purse: float, market: Row, book: Row) -> float:
+    """Units to trade (negative: bought) to repay a debt as far as the cash goes."""
+    price, sold, depth = market.shocked, book.sold, book.depth
+    if -cash_for(price, sold, depth, -debt) <= purse:
+        return -debt
+    return max(-debt, units_for(price, sold, depth, -purse))
 
 
 @kernel
-def _repay_debts(
-    k: int,
-    purse: float,
-    logged: int,
-    log: NDArray[np.float64],
-    accounts: Accounts,
-    entries: Entries,
-    markets: Markets,
-    books: Books,
-    ledger: Ledger,
-    marks: NDArray[np.float64],
-) -> tuple[int, float]:
-    """Repay the largest debt, then the next, as far as the cash goes; return the length of the log, and the rest."""
-    for _ in range(accounts.last[k] - accounts.first[k]):
-        e = _largest_debt(k, accounts, entries, marks)
-        if e < 0 or purse <= 0.0:
-            break
-        m = entries.market[e]
-        b = markets.book[m]
-        price, sold, depth = markets.shocked[m], books.sold[b], books.depth[b]
-        units = -entries.borrowed[e]
-        if not -cash_for(price, sold, depth, units) <= purse:
-            units = max(units, units_for(price, sold, depth, -purse))
-        cash = _trade_for(accounts.trader[k], m, units, markets, books, ledger, marks)
-        entries.borrowed[e] += units
-        log[logged, 0], log[logged, 1], log[logged, 2] = k, e, 1.0
-        log[logged, 3], log[logged, 4] = abs(units), abs(cash)
-        purse += cash
-        logged += 1
-    return logged, purse
-
-
-@kernel
-def _trade_for(
-    trader: int, m: int, units: float, markets: Markets, books: Books, ledger: Ledger, marks: NDArray[np.float64]
-) -> float:
-    """Sell units (buy, where negative) for a trader and post it; return the cash."""
+def _post(trader: int, m: int, units: float, cash: float, mark: float, ledger: Ledger) -> None:
+    """Post units sold (bought, where negative) by a trader for cash."""
     market_node = len(ledger.flow) - 2
-    cash = trade(m, units, markets, books)
-    value = units * marks[m]
+    value = units * mark
     ledger.bought[m] += units
     ledger.cash[market_node] -= cash
     ledger.loss[2, trader] += value - cash
     ledger.flow[trader] -= value
     ledger.loss[2, market_node] -= value - cash
     ledger.flow[market_node] += value
-    return cash
 
 
 @kernel
-def _largest_debt(k: int, accounts: Accounts, entries: Entries, marks: NDArray[np.float64]) -> int:
+def _largest_debt(account: Row, entries: Entries, marks: NDArray[np.float64]) -> int:
     """Entry of the largest debt of an account; -1: none."""
     found, most = -1, 0.0
-    for e in range(accounts.first[k], accounts.last[k]):
-        owed = entries.borrowed[e] * marks[entries.market[e]]
+    for e in range(account.first, account.last):
+        owed = entries[e].borrowed * marks[entries[e].market]
         if owed > most:
             found, most = e, owed
     return found

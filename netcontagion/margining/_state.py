@@ -29,6 +29,7 @@ __all__ = [
     "Entries",
     "Ledger",
     "Markets",
+    "Row",
     "Rules",
     "State",
     "Traders",
@@ -43,9 +44,18 @@ SHOCK, IMPACT, EXECUTION, PENALTY, DEFICIT, MUTUALISATION, COUNTERPARTY = range(
 
 Floats = Any
 Ints = Any
+Row = Any  # of a table
 
 
-class Markets(Protocol):
+class Table(Protocol):
+    """A record array: its columns are its attributes, and so are those of each of its rows."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: Any) -> Row: ...
+
+
+class Markets(Table, Protocol):
     """One asset on one exchange; ``shocked`` is the mark right after the shock [num/unit]."""
 
     exchange: Ints
@@ -58,14 +68,14 @@ class Markets(Protocol):
     sellable: Ints
 
 
-class Books(Protocol):
+class Books(Table, Protocol):
     """Order books: price = shocked price x exp(-sold / depth), ``sold`` the cumulative net quantity [units]."""
 
     depth: Floats
     sold: Floats
 
 
-class Accounts(Protocol):
+class Accounts(Table, Protocol):
     """Accounts; account k has the entries ``first[k]:last[k]``. ``of_trader`` holds all codes, sorted by trader."""
 
     trader: Ints
@@ -78,7 +88,7 @@ class Accounts(Protocol):
     forced: Ints
 
 
-class Entries(Protocol):
+class Entries(Table, Protocol):
     """Balances by account and market [units], with those that a top-up may open."""
 
     account: Ints
@@ -88,7 +98,7 @@ class Entries(Protocol):
     threshold: Floats
 
 
-class Traders(Protocol):
+class Traders(Table, Protocol):
     """How traders answer; trader i has ``accounts.of_trader[first[i]:last[i]]`` and wallets likewise."""
 
     first: Ints
@@ -99,7 +109,7 @@ class Traders(Protocol):
     withdraw: Ints
 
 
-class Wallets(Protocol):
+class Wallets(Table, Protocol):
     """Free units, by trader, those in the numeraire first, then by value."""
 
     trader: Ints
@@ -107,7 +117,7 @@ class Wallets(Protocol):
     units: Floats
 
 
-class Rules(Protocol):
+class Rules(Table, Protocol):
     """The rulebook of each exchange as numbers."""
 
     whole_account: Ints

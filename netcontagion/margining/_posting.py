@@ -1,0 +1,64 @@
+"""What needs no compiled loop: posting the moves of owners, and writing off debt that nobody pays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netcontagion._arrays import group_sum
+from netcontagion.margining._state import DEFICIT, EXECUTION
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netcontagion.margining._state import State
+
+__all__ = ["post_moves", "spans", "write_off"]
+
+GONE = 1e-12  # collateral below this share of the account's opening debt is no collateral
+
+
+def spans(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of all the spans ``first[i]:last[i]``, one after the other, and the span that each is of."""
+    length = last - first
+    span = np.repeat(np.arange(len(first)), length)
+    return np.arange(len(span)) + (first - (np.cumsum(length) - length))[span], span
+
+
+def post_moves(state: State, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+    """Post the log of ``respond``: what moves between marks gains or loses on the way."""
+    entries, wallets, ledger = state.entries, state.wallets, state.ledger
+    account, target, source = (log[:, column].astype(np.int64) for column in range(3))
+    outside, units = source < 0, log[:, 3] + log[:, 4]
+    price_from = np.empty(len(log))
+    price_from[outside] = state.marks_outside[wallets.asset[-1 - source[outside]]]
+    price_from[~outside] = marks[entries.market[source[~outside]]]
+    gain = units * (marks[entries.market[target]] - price_from)
+    trader = state.accounts.trader[account]
+    np.subtract.at(ledger.loss[EXECUTION], trader, gain)
+    np.add.at(ledger.flow, trader, gain)
+
+
+def write_off(
+    state: State, which: NDArray[np.int64], marks: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Take the debt of accounts that have no collateral left onto their exchange, as a hole in its book.
+
+    Returns a log with columns account, entry, units, and the values at marks.
+    """
+    accounts, entries, ledger = state.accounts, state.entries, state.ledger
+    rows, place = spans(accounts.first[which], accounts.last[which])
+    backing = entries.deposited[rows] * marks[entries.market[rows]] * entries.threshold[rows]
+    bare = ~(group_sum(place, backing, len(which)) > GONE * accounts.opening_debt[which])
+    lost = bare[place] & (entries.borrowed[rows] > 0.0)
+    entry, account = rows[lost], which[place[lost]]
+    units, market = entries.borrowed[entry], entries.market[entry]
+    value = units * marks[market]
+    entries.borrowed[entry] = 0.0
+    np.add.at(ledger.hole, market, units)
+    trader, bank = accounts.trader[account], state.n_traders + accounts.exchange[account]
+    for node, gain in ((trader, value), (bank, -value)):
+        np.subtract.at(ledger.loss[DEFICIT], node, gain)
+        np.add.at(ledger.flow, node, gain)
+    return np.column_stack([account, entry, units]), value
