@@ -178,9 +178,11 @@ def _read(liabilities: Any, assets: Any, external: Any, rank: str) -> tuple[Prep
 # -------------------------------------------------------------------------------------------------------- the solution
 
 
-def _one_by_one(prepared: Prepared, assets: Floats, options: Options, *, told_external: bool) -> ClearingResult:
+def _one_by_one(
+    prepared: Prepared, assets: Floats, options: Options, *, told_external: bool, spent: bool = False
+) -> ClearingResult:
     systems = [prepared.system(column) for column in np.atleast_2d(assets.T)]
-    solved = [_solve(system, options) for system in systems]
+    solved = [_solve(system, options, spent=spent) for system in systems]
     parts = [_node_values(prepared, system, one) for system, one in zip(systems, solved, strict=True)]
     values = _values(parts, assets, [one.wave for one in solved])
     residual = np.array([part["residual"] for part in parts])
@@ -199,10 +201,12 @@ def _together(prepared: Prepared, assets: Floats, options: Options, *, told_exte
     incomes = rows - prepared.external if prepared.senior else rows
     budget = _budget(prepared.owed) if options.solver == "auto" else np.inf
     batch = push_batch(prepared, incomes, options.rtol, options.max_rounds, budget)
+    if assets.ndim == 1 and not batch.settled[0]:
+        return _one_by_one(prepared, assets, options, told_external=told_external, spent=bool(batch.spent[0]))
     alone = {}
     for scenario in np.flatnonzero(~batch.settled).tolist():
         system = prepared.system(rows[scenario])
-        solved = _solve(system, options)
+        solved = _solve(system, options, spent=bool(batch.spent[scenario]))
         alone[scenario] = solved
         batch.rounds[scenario] = solved.rounds
         batch.width[scenario] = _node_values(prepared, system, solved)["residual"]
@@ -218,8 +222,8 @@ def _budget(owed: Any) -> float:
     return float(owed.nnz) * (60.0 if owed.shape[0] <= 20_000 else 2.0)
 
 
-def _solve(system: System, options: Options) -> Solved:
-    """Solve one scenario.
+def _solve(system: System, options: Options, *, spent: bool = False) -> Solved:
+    """Solve one scenario; ``spent`` says that a push was tried and visited too many claims.
 
     Where no income is negative the living have one solution, and the dead are put beside them. Else (senior external
     debt exceeds the external assets of a node) Phi is monotone but not concave, and from below is another solve.
@@ -231,7 +235,7 @@ def _solve(system: System, options: Options) -> Solved:
     if options.solver == "fictitious_default":
         solved = _by_default_sets(system, alive, options)
     else:
-        solved = _of_the_living(system.part(alive), options)
+        solved = _of_the_living(system.part(alive), options, spent=spent)
     solved = with_the_dead(system, alive, solved, greatest=greatest)
     if options.waves and solved.wave is None:
         fallen = fictitious_default(system, system.nobody(), len(alive) + 1, direct=True)
@@ -239,11 +243,11 @@ def _solve(system: System, options: Options) -> Solved:
     return solved
 
 
-def _of_the_living(system: System, options: Options) -> Solved:
+def _of_the_living(system: System, options: Options, *, spent: bool) -> Solved:
     """Solve by the solver asked for; "auto" takes the next one where one gives up."""
-    rtol, rounds, spent = options.rtol, options.max_rounds, 0
+    rtol, rounds, taken = options.rtol, options.max_rounds, 0
     large = options.solver == "auto" and system.owed.nnz > LARGE
-    if large or options.solver == "push":
+    if (large and not spent) or options.solver == "push":
         solved = pushed(system, rtol, rounds, _budget(system.owed) if large else np.inf)
         if solved is not None:
             return solved
@@ -251,10 +255,10 @@ def _of_the_living(system: System, options: Options) -> Solved:
         solved = accelerated(system, rtol, rounds)
         if solved.status.settled or not large:
             return solved
-        spent = solved.rounds
-    left = options._replace(max_rounds=max(rounds - spent, 1))
+        taken = solved.rounds
+    left = options._replace(max_rounds=max(rounds - taken, 1))
     solved = auto(system, left) if options.solver == "auto" else from_above(system, left)
-    return solved._replace(rounds=spent + solved.rounds)
+    return solved._replace(rounds=taken + solved.rounds)
 
 
 def _by_default_sets(system: System, alive: Bools, options: Options) -> Solved:

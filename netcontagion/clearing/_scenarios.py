@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from netcontagion._compile import in_threads
-from netcontagion.clearing._kernels import SETTLED, push_scenarios, turn
+from netcontagion.clearing._kernels import SETTLED, SPENT, push_scenarios, turn
 from netcontagion.clearing._push import workspace
 from netcontagion.clearing._shares import share_paid
 
@@ -28,9 +28,10 @@ BLOCK = 64  # scenarios a processor takes at a time
 
 
 class Batch(NamedTuple):
-    """Scenarios pushed: which are enclosed to ``rtol``, their rounds, widths, and shortfalls of all by node."""
+    """Scenarios pushed: which are enclosed to ``rtol``, which took too many claims, rounds, widths, shortfalls."""
 
     settled: Bools
+    spent: Bools
     rounds: NDArray[np.int64]
     width: Floats
     short: Short
@@ -87,7 +88,7 @@ def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int
     counts = np.concatenate([np.diff(part[2]) for part in parts])
     begins = np.concatenate([[0], np.cumsum(counts)])
     short = Short(*(_columns(values[:, kind].copy(), nodes, begins, size) for kind in range(3)))
-    return Batch((codes == SETTLED) & (width <= rtol), rounds, width, short)
+    return Batch((codes == SETTLED) & (width <= rtol), codes == SPENT, rounds, width, short)
 
 
 def blocks(scenarios: int) -> list[tuple[int, int]]:
