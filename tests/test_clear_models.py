@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from test_clear import random_book
 
 import netcontagion as nc
 from netcontagion import builders
@@ -160,3 +161,25 @@ def test_a_calibrated_valuation_splits_the_loss_as_the_others_do():
     assert (calibrated["contagion"] >= -1e-9).all()
     assert calibrated["direct"].to_numpy() == pytest.approx(exact["direct"].to_numpy(), abs=1e-9)
     assert not calibrated.equals(plain)
+
+
+@pytest.mark.parametrize("model", ["eisenberg_noe", "rogers_veraart", "neva", "fire_sale"])
+def test_nothing_is_lost_without_a_shock_where_external_debt_is_senior(model):
+    net = builders.from_matrix(
+        [[0, 9], [0, 0]], rows="debtor", external_assets=[9, 1], external_liabilities=[9, 0], labels=["a", "b"]
+    )
+    if model == "fire_sale":
+        net = net.replace(assets={"asset": ["bond"], "price": [1.0]})
+    options = {**OPTIONS[model], "external_rank": "senior"}
+    assert nc.clear(net, model=model, **options).loss.to_numpy() == pytest.approx(0.0, abs=1e-9)
+    lost = nc.clear(net, nc.Shock.loss({"b": 0.5}), model=model, **options).loss.loc["b"]
+    assert lost.tolist() == pytest.approx([0.5, 0.0], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_models_of_ranked_debt_split_the_loss_on_exchanges_as_eisenberg_noe_does(seed):
+    net = random_book(seed, recourse=bool(seed % 2))
+    shock = nc.Shock.price({"ETH": -0.3}, family=True)
+    exact = nc.clear(net, shock).loss.to_numpy()
+    for model in ("elsinger", "suzuki"):
+        assert nc.clear(net, shock, model=model).loss.to_numpy() == pytest.approx(exact, abs=1e-6), model

@@ -111,7 +111,7 @@ def test_scenarios_pushed_together_are_those_pushed_alone(solver, rank, monkeypa
     monkeypatch.setattr(_eisenberg_noe, "LARGE", 0)
     owed, assets, outside = large(scenarios=70)
     together = eisenberg_noe(owed, assets, outside, external_rank=rank, solver=solver, rtol=1e-9)
-    assert isinstance(together.values, _scenarios.ShortfallValues)
+    assert isinstance(together.values, _scenarios.ShortfallValues) == (rank == "pari_passu")
     together.check()
     names = ("payments", "payments_internal", "payments_external", "lower", "upper", "net_worth", "shortfall")
     for column in (0, 33, 63, 64, 69):
@@ -157,7 +157,7 @@ def test_results_do_not_depend_on_the_number_of_processors(monkeypatch):
 
 def test_auto_turns_to_mixing_when_a_push_takes_too_long(monkeypatch):
     monkeypatch.setattr(_eisenberg_noe, "LARGE", 0)
-    monkeypatch.setattr(_eisenberg_noe, "_budget", lambda owed: 0.5 * owed.nnz)
+    monkeypatch.setattr(_eisenberg_noe, "_limits", lambda owed, _: (100, 0.5 * owed.nnz))
     owed, assets, outside = large()
     result = eisenberg_noe(owed, assets * 0.1, outside)
     assert result.enclosure == "concave"
@@ -282,3 +282,84 @@ def test_kernels_declared_by_several_threads_leave_the_cache_folder_as_it_was():
     for thread in threads:
         thread.join()
     assert folder == numba.config.CACHE_DIR
+
+
+# found by trying to break it --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenarios", [1, 2])
+@pytest.mark.parametrize("solver", ["push", "auto"])
+def test_small_payments_beside_large_dues_keep_their_bounds(solver, scenarios, monkeypatch):
+    monkeypatch.setattr(_eisenberg_noe, "LARGE", -1)
+    owed, assets = [[0, 1e9], [0, 0]], np.tile([[0.0], [5e-8]], (1, scenarios))
+    senior = eisenberg_noe(owed, assets, [1, 1e-7], external_rank="senior", solver=solver)
+    assert senior.payments[1] == pytest.approx(np.full(scenarios, 5e-8))
+    assert (senior.lower[1] <= 5e-8 * (1 + 1e-12)).all()
+    assert (senior.upper[1] >= 5e-8 * (1 - 1e-12)).all()
+    worth = eisenberg_noe(
+        [[0, 1e9, 0], [0, 0, 0], [0, 0, 0]], np.tile([[3e-8], [2e-7], [0]], (1, scenarios)), [0, 1e-7, 0], solver=solver
+    ).net_worth
+    rounding = 1e9 * np.finfo(float).eps if solver == "push" else 1e-12  # a push keeps shortfalls, not payments
+    assert worth[1] == pytest.approx(np.full(scenarios, 1.3e-7), abs=rounding)
+    auto = eisenberg_noe(owed, np.tile([[5e-8], [0.0]], (1, scenarios)), [0, 1e-7], strict=False)
+    assert auto.payments[1] == pytest.approx(np.full(scenarios, 5e-8))
+
+
+def test_auto_goes_on_where_a_push_hardly_leaks():
+    rng = np.random.default_rng(0)
+    nodes, count = 5_000, 110_000
+    debtor, creditor = rng.integers(2, nodes, count), rng.integers(2, nodes, count)
+    keep = debtor != creditor
+    ends = (np.r_[debtor[keep], 0, 1, 0], np.r_[creditor[keep], 1, 0, 2])
+    owed = csr_array((np.r_[rng.random(keep.sum()), 100.0, 100.0, 0.1], ends), (nodes, nodes))
+    assets = owed.sum(axis=1) + 1.0
+    assets[:2] = 0.02, 0.03
+    for shape in (assets, np.column_stack([assets, assets])):
+        result = eisenberg_noe(owed, shape)
+        assert result.status is Status.SETTLED
+        assert np.max(result.width) <= 1e-10
+        assert np.max(result.iterations) < 2_000
+
+
+def test_whoever_cannot_pay_is_in_default_whatever_the_solver():
+    for solver in SOLVERS:
+        assert eisenberg_noe([[0, 1], [0, 0]], [1 - 8e-12, 0], [0, 0], solver=solver).defaulted[0], solver
+        assert eisenberg_noe([[0, 1], [0, 0]], [1 - 1e-4, 0], solver=solver, rtol=1e-3).defaulted[0], solver
+
+
+@pytest.mark.parametrize("unit", [1e-160, 1e160])
+def test_mixing_takes_amounts_of_any_size(unit):
+    rng = np.random.default_rng(1)
+    owed = rng.random((30, 30)) * (rng.random((30, 30)) < 0.2)
+    np.fill_diagonal(owed, 0.0)
+    assets = rng.random(30)
+    large_ = eisenberg_noe(owed * unit, assets * unit, solver="accelerated")
+    assert large_.payments / unit == pytest.approx(eisenberg_noe(owed, assets).payments, abs=1e-9)
+
+
+def test_no_scenarios_and_no_matrix():
+    assert eisenberg_noe([[0, 1], [1, 0]], np.zeros((2, 0)), solver="push").payments.shape == (2, 0)
+    for wrong in (5, [[0, 1], [0]], None):
+        with pytest.raises(nc.SchemaError):
+            prepare(wrong)
+
+
+def test_scenarios_that_wipe_out_banks_are_pushed_together(monkeypatch):
+    owed, assets, outside = large(scenarios=20)
+    assets[:40] = 0.0  # more of them than some have debtors
+    together = eisenberg_noe(owed, assets, outside, solver="push")
+    assert not together.values.alone
+    alone = eisenberg_noe(owed, assets[:, 3], outside, solver="push")
+    assert together.payments[:, 3].tolist() == alone.payments.tolist()
+
+
+def test_a_result_comes_back_from_a_pickle_as_it_was():
+    import pickle
+
+    owed, assets, outside = large(60, scenarios=3)
+    result = eisenberg_noe(owed, assets, outside, solver="push")
+    paid = result.payments.tolist()
+    again = pickle.loads(pickle.dumps(result))
+    assert again.payments.tolist() == paid
+    assert not again.payments.flags.writeable
+    assert again.net_worth.tolist() == result.net_worth.tolist()

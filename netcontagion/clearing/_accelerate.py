@@ -60,11 +60,12 @@ def accelerated(system: System, rtol: float, max_rounds: int) -> Solved:
         return _Trial(trial.target, min(gap, trial.best), since, trial.enclosure), gap, None
 
     ending = iterate(step, _Trial(rtol / 4), max_rounds=max_rounds)
-    enclosure, status = ending.state.enclosure, ending.status
+    enclosure, status, payments = ending.state.enclosure, ending.status, mixture.image
     if enclosure is None or status is not Status.SETTLED:
-        enclosure = concave_enclosure(system, mixture.vector)
+        payments = mixture.vector
+        enclosure = concave_enclosure(system, payments)
         status = Status.SETTLED if enclosure.kind == "concave" and enclosure.narrow(rtol) else status
-    payments = np.clip(mixture.vector, enclosure.lower, enclosure.upper)
+    payments = np.clip(payments, enclosure.lower, enclosure.upper)
     return Solved(payments, enclosure, ending.rounds, status, notes=enclosure.doubts(rtol))
 
 
@@ -79,6 +80,7 @@ class _Mixture:
         self.image, self.gap = np.empty(size), np.empty(size)
         self.images, self.gaps = np.empty((WINDOW, size)), np.empty((WINDOW, size))
         self.products, self.against = np.zeros((WINDOW, WINDOW)), np.zeros(WINDOW)
+        self.unit = float(system.due.max(initial=0.0)) or 1.0
         self.count = -1  # changes known, -1 before the first image
 
     def apply(self) -> float:
@@ -91,8 +93,8 @@ class _Mixture:
         def work(place: int, first: int, last: int) -> None:
             image_of(
                 claims.matrix.indptr, claims.matrix.indices, claims.matrix.data, system.income, system.ceiling,
-                self.scale, self.vector, self.share, self.image, self.gap, self.images, self.gaps, slot, used,
-                sums[place], first, last,
+                self.scale, self.vector, self.share, self.image, self.gap, self.images, self.gaps, self.unit, slot,
+                used, sums[place], first, last,
             )  # fmt: skip
 
         run(work, [(place, *piece) for place, piece in enumerate(claims.pieces)], claims.matrix.nnz)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["SOLVERS", "eisenberg_noe", "prepare"]
 
 SOLVERS = ("auto", "push", "accelerated", "fixed_point", "fictitious_default")
+PUSH_ROUNDS = 300  # of a push before "auto" mixes
 LARGE = 100_000  # claims from which "auto" begins with a push
 
 
@@ -121,7 +122,7 @@ def eisenberg_noe(
     options.check(SOLVERS)
     prepared, assets = _read(liabilities, external_assets, external_liabilities, external_rank)
     told = external_liabilities is not None or bool(prepared.external.any())
-    if _pushes_first(prepared.owed, options):
+    if assets.size and _pushes_first(prepared.owed, options):
         result = _together(prepared, assets, options, told_external=told)
     else:
         result = _one_by_one(prepared, assets, options, told_external=told)
@@ -161,7 +162,7 @@ def prepare(
     [24.5455, 26.3636, 10.0]
     """
     Options(external_rank, "greatest", "auto", 1e-10, 1, waves=False).check()
-    owed, _, external = checked_input(liabilities, np.zeros(np.shape(liabilities)[0]), external_liabilities)
+    owed, _, external = checked_input(liabilities, None, external_liabilities, assets_needed=False)
     labels = liabilities.index if hasattr(liabilities, "columns") else None
     return Prepared(owed, external, external_rank, labels)
 
@@ -191,16 +192,15 @@ def _one_by_one(
 
 def _pushes_first(owed: Any, options: Options) -> bool:
     first = options.solver == "push" or (options.solver == "auto" and owed.nnz > LARGE)
-    return first and options.which == "greatest" and not options.waves
+    return first and options.external_rank == "pari_passu" and options.which == "greatest" and not options.waves
 
 
 def _together(prepared: Prepared, assets: Floats, options: Options, *, told_external: bool) -> ClearingResult:
     """Push all scenarios at once, and solve by themselves those that a push does not settle."""
     rows = by_scenario(assets)
     assets = rows[0] if assets.ndim == 1 else rows.T
-    incomes = rows - prepared.external if prepared.senior else rows
-    budget = _budget(prepared.owed) if options.solver == "auto" else np.inf
-    batch = push_batch(prepared, incomes, options.rtol, options.max_rounds, budget)
+    rounds, budget = _limits(prepared.owed, options)
+    batch = push_batch(prepared, rows, options.rtol, rounds, budget)
     if assets.ndim == 1 and not batch.settled[0]:
         return _one_by_one(prepared, assets, options, told_external=told_external, spent=bool(batch.spent[0]))
     alone = {}
@@ -210,16 +210,19 @@ def _together(prepared: Prepared, assets: Floats, options: Options, *, told_exte
         alone[scenario] = solved
         batch.rounds[scenario] = solved.rounds
         batch.width[scenario] = _node_values(prepared, system, solved)["residual"]
-    values: Any = ShortfallValues(prepared, assets, batch.with_columns(prepared, alone))
+    values: Any = ShortfallValues(prepared, assets, batch.short, alone)
     ready = Solved(np.empty(0), Enclosure("bracket", np.empty(0), np.empty(0), 0.0, 0.0), 0, Status.SETTLED)
     solved_all = [alone.get(scenario, ready) for scenario in range(len(rows))]
     result = _result(values, prepared.owed, batch.width, solved_all, options, told_external=told_external)
     return replace(result, iterations=batch.rounds if assets.ndim == 2 else int(batch.rounds[0]))
 
 
-def _budget(owed: Any) -> float:
-    """Edges a push may visit before "auto" mixes: a push is quick while its slacks stay in the cache."""
-    return float(owed.nnz) * (60.0 if owed.shape[0] <= 20_000 else 2.0)
+def _limits(owed: Any, options: Options) -> tuple[int, float]:
+    """Limit the rounds and claims of a push before "auto" mixes: it is quick while its slacks stay in the cache."""
+    if options.solver == "push":
+        return options.max_rounds, np.inf
+    often = 60.0 if owed.shape[0] <= 20_000 else 2.0
+    return min(options.max_rounds, PUSH_ROUNDS), often * owed.nnz
 
 
 def _solve(system: System, options: Options, *, spent: bool = False) -> Solved:
@@ -248,8 +251,8 @@ def _of_the_living(system: System, options: Options, *, spent: bool) -> Solved:
     rtol, rounds, taken = options.rtol, options.max_rounds, 0
     large = options.solver == "auto" and system.owed.nnz > LARGE
     if (large and not spent) or options.solver == "push":
-        solved = pushed(system, rtol, rounds, _budget(system.owed) if large else np.inf)
-        if solved is not None:
+        solved = pushed(system, rtol, *_limits(system.owed, options))
+        if solved is not None and (not large or (solved.status.settled and solved.enclosure.width <= rtol)):
             return solved
     if system.concave and (large or options.solver == "accelerated"):
         solved = accelerated(system, rtol, rounds)

@@ -52,7 +52,9 @@ class Options(NamedTuple):
             )
 
 
-def checked_input(liabilities: Any, external_assets: Any, external_liabilities: Any) -> tuple[Any, Floats, Floats]:
+def checked_input(
+    liabilities: Any, external_assets: Any, external_liabilities: Any, *, assets_needed: bool = True
+) -> tuple[Any, Floats, Floats]:
     """Convert once, or raise one SchemaError with everything that is wrong."""
     problems: list[Problem] = []
     liabilities, external_assets, external_liabilities = (
@@ -61,7 +63,11 @@ def checked_input(liabilities: Any, external_assets: Any, external_liabilities: 
     owed = _matrix(liabilities, problems)
     if external_liabilities is None and owed is not None:
         external_liabilities = np.zeros(owed.shape[0])
-    assets = _numbers("external_assets", external_assets, (1, 2), problems)
+    if not assets_needed and owed is not None:
+        external_assets = np.zeros(owed.shape[0])
+    assets = (
+        _numbers("external_assets", external_assets, (1, 2), problems) if assets_needed or owed is not None else None
+    )
     external = None
     if external_liabilities is not None:
         external = _numbers("external_liabilities", external_liabilities, (1,), problems)

@@ -40,14 +40,14 @@ NARROWINGS = 6
 
 
 @kernel
-def margin(income: Any, full: Any, due: Any, degree: Any, i: int) -> float:
+def margin(income: Any, full: Any, due: Any, degrees: Any, i: int) -> float:
     """Bound of what rounding adds to the slack of a node between two refreshes."""
-    return float((17.0 * (degree[i] + 1.0) + 8.0) * EPS * (abs(income[i]) + full[i] + due[i]))
+    return float((17.0 * (degrees[0, i] + degrees[1, i] + 1.0) + 8.0) * EPS * (abs(income[i]) + full[i] + due[i]))
 
 
 @kernel
 def open_slack(
-    due: Any, income: Any, full: Any, degree: Any, slack: Any, frontier: Any, queued: Any
+    due: Any, income: Any, full: Any, degrees: Any, slack: Any, frontier: Any, queued: Any
 ) -> tuple[int, bool]:  # fmt: skip
     """Compute the slack of everybody when all pay in full, and list those who have none.
 
@@ -58,10 +58,10 @@ def open_slack(
     for i in range(len(due)):
         left = np.inf
         if due[i] > 0.0:
-            left = income[i] + full[i] - due[i] - margin(income, full, due, degree, i)
+            left = income[i] + full[i] - due[i] - margin(income, full, due, degrees, i)
             if income[i] <= 0.0:
                 poor += 1
-                fewest = min(fewest, degree[i])
+                fewest = min(fewest, degrees[0, i])
         slack[i] = left
         if left < 0.0:
             queued[i] = True
@@ -72,11 +72,11 @@ def open_slack(
 
 @kernel
 def slack_of(
-    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degree: Any, short: Any, slack: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degrees: Any, short: Any, slack: Any,
     frontier: Any, queued: Any,
 ) -> int:  # fmt: skip
     """Compute the slack of everybody anew, and list those who may have to pay less."""
-    open_slack(due, income, full, degree, slack, frontier, queued)
+    open_slack(due, income, full, degrees, slack, frontier, queued)
     for i in range(len(due)):
         if short[i] > 0.0:
             spread(indptr, indices, data, due, slack, i, short[i])
@@ -94,7 +94,7 @@ def spread(indptr: Any, indices: Any, data: Any, due: Any, slack: Any, i: int, l
 
 @kernel
 def less_to_pay(
-    due: Any, income: Any, full: Any, degree: Any, short: Any, slack: Any, tol: float, must: bool, i: int
+    due: Any, income: Any, full: Any, degrees: Any, short: Any, slack: Any, tol: float, must: bool, i: int
 ) -> float:
     """Return how much less a node pays now: what it must, where that is more than ``tol`` x dues, or a trifle more.
 
@@ -105,7 +105,7 @@ def less_to_pay(
         return 0.0
     if not must:
         return float(min(tol * due[i] - slack[i], room))
-    less = -slack[i] - 2.0 * margin(income, full, due, degree, i)
+    less = -slack[i] - 2.0 * margin(income, full, due, degrees, i)
     return float(min(less, room)) if less > tol * due[i] else 0.0
 
 
@@ -123,7 +123,7 @@ def find_frontier(due: Any, short: Any, slack: Any, frontier: Any, queued: Any) 
 
 @kernel
 def push(
-    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degree: Any, short: Any, slack: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degrees: Any, short: Any, slack: Any,
     frontier: Any, queued: Any, count: int, waiting: Any, waits: int, tol: float, must: bool, rounds: int,
     budget: float,
 ) -> tuple[int, float, int, int, bool]:  # fmt: skip
@@ -146,7 +146,7 @@ def push(
                     waits += 1
                 else:
                     swept = True
-                less = less_to_pay(due, income, full, degree, short, slack, tol, must, i)
+                less = less_to_pay(due, income, full, degrees, short, slack, tol, must, i)
                 if less > 0.0:
                     short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
                     slack[i] += less
@@ -163,20 +163,20 @@ def push(
         else:
             swept = True
             for i in range(size):
-                less = less_to_pay(due, income, full, degree, short, slack, tol, must, i)
+                less = less_to_pay(due, income, full, degrees, short, slack, tol, must, i)
                 if less > 0.0:
                     short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
                     spread(indptr, indices, data, due, slack, i, less)
                     edges += indptr[i + 1] - indptr[i]
             count = 0
             for i in range(size):
-                queued[i] = less_to_pay(due, income, full, degree, short, slack, tol, must, i) > 0.0
+                queued[i] = less_to_pay(due, income, full, degrees, short, slack, tol, must, i) > 0.0
                 if queued[i]:
                     frontier[count] = i
                     count += 1
         if taken % REFRESH == 0:
             swept = True
-            count = slack_of(indptr, indices, data, due, income, full, degree, short, slack, frontier, queued)
+            count = slack_of(indptr, indices, data, due, income, full, degrees, short, slack, frontier, queued)
     for place in range(count):
         queued[frontier[place]] = False
     return taken, edges, count, waits, swept
@@ -184,7 +184,7 @@ def push(
 
 @kernel
 def bracket(
-    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degree: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degrees: Any,
     low: Any, near: Any, high: Any, slack: Any, frontier: Any, queued: Any, waiting: Any,
     rtol: float, max_rounds: int, budget: float,
 ) -> tuple[int, int, float, int]:  # fmt: skip
@@ -196,10 +196,10 @@ def bracket(
     everybody).
     """
     size, tol, rounds, before, width, touched = len(due), rtol / 8.0, 0, np.inf, np.inf, 0
-    count, alive = open_slack(due, income, full, degree, slack, frontier, queued)
+    count, alive = open_slack(due, income, full, degrees, slack, frontier, queued)
     for narrowing in range(NARROWINGS):
         taken, edges, count, waits, swept = push(
-            indptr, indices, data, due, income, full, degree, low, slack, frontier, queued, count, waiting, 0, tol,
+            indptr, indices, data, due, income, full, degrees, low, slack, frontier, queued, count, waiting, 0, tol,
             True, max_rounds - rounds, budget,
         )  # fmt: skip
         rounds += taken
@@ -210,8 +210,8 @@ def bracket(
         for place in range(size if touched < 0 else touched):
             i = place if touched < 0 else waiting[place]
             high[i] = low[i]
-            if low[i] > 0.0:
-                lack = -slack[i] - margin(income, full, due, degree, i)
+            if slack[i] < 0.0 or low[i] > 0.0:
+                lack = -slack[i] - margin(income, full, due, degrees, i)
                 near[i] = min(low[i] + max(lack, 0.0), due[i])
         count = 0
         if touched < 0:
@@ -224,7 +224,8 @@ def bracket(
                     frontier[count] = i
                     count += 1
         taken, edges, count, waits, swept = push(
-            indptr, indices, data, due, income, full, degree, high, slack, frontier, queued, count, waiting, waits, tol,
+            indptr, indices, data, due, income, full, degrees, high, slack, frontier, queued, count, waiting, waits,
+            tol,
             False, max(max_rounds - rounds, REFRESH), budget,
         )  # fmt: skip
         rounds += taken
@@ -240,7 +241,7 @@ def bracket(
         if width <= rtol or width > 0.5 * before:
             break
         tol, before = max(tol * 0.5 * rtol / width, EPS), width
-        count = slack_of(indptr, indices, data, due, income, full, degree, low, slack, frontier, queued)
+        count = slack_of(indptr, indices, data, due, income, full, degrees, low, slack, frontier, queued)
     return (SETTLED if alive else DOUBTFUL), rounds, width, touched
 
 
@@ -256,7 +257,7 @@ def turn(table: Any, out: Any, first: int) -> None:
 
 @kernel
 def push_scenarios(
-    indptr: Any, indices: Any, data: Any, due: Any, incomes: Any, full: Any, degree: Any, rtol: float, max_rounds: int,
+    indptr: Any, indices: Any, data: Any, due: Any, incomes: Any, full: Any, degrees: Any, rtol: float, max_rounds: int,
     budget: float, codes: Any, rounds: Any, widths: Any, work: Any, lists: Any, queued: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Enclose the shortfalls of scenarios, rows of ``incomes``; return those that may be above 0.
@@ -272,7 +273,7 @@ def push_scenarios(
     filled = 0
     for scenario in range(scenarios):
         codes[scenario], rounds[scenario], widths[scenario], touched = bracket(
-            indptr, indices, data, due, incomes[scenario], full, degree, low, near, high, slack, frontier, queued,
+            indptr, indices, data, due, incomes[scenario], full, degrees, low, near, high, slack, frontier, queued,
             waiting, rtol, max_rounds, budget,
         )  # fmt: skip
         visited = np.arange(size) if touched < 0 else np.sort(waiting[:touched])
@@ -282,7 +283,7 @@ def push_scenarios(
             shorts = np.append(shorts[:filled], np.empty((room - filled, 3)), axis=0)
         settled = codes[scenario] == SETTLED or codes[scenario] == DOUBTFUL
         for i in visited:
-            if high[i] > 0.0 or low[i] > 0.0:
+            if high[i] > 0.0 or near[i] > 0.0 or low[i] > 0.0:
                 nodes[filled], shorts[filled, 0] = i, low[i]
                 shorts[filled, 1], shorts[filled, 2] = (near[i], high[i]) if settled else (low[i], low[i])
                 filled += 1
@@ -304,13 +305,13 @@ def gather(indptr: Any, indices: Any, data: Any, vector: Any, out: Any, first: i
 @kernel
 def image_of(
     indptr: Any, indices: Any, data: Any, income: Any, ceiling: Any, scale: Any, vector: Any, share: Any, image: Any,
-    gap: Any, images: Any, gaps: Any, slot: int, used: int, sums: Any, first: int, last: int,
+    gap: Any, images: Any, gaps: Any, unit: float, slot: int, used: int, sums: Any, first: int, last: int,
 ) -> None:  # fmt: skip
     """Compute Phi of a vector for some nodes, how it and its gap changed, and what a mixture needs to know of that.
 
     ``image`` and ``gap`` hold those of the last vector and are replaced; their changes go to row ``slot`` of ``images``
-    and ``gaps`` (none where it is negative). ``sums`` adds up products of the changed gaps with row ``slot``, then with
-    the gap, and ends with the largest gap relative to ``scale``.
+    and ``gaps`` (none where it is negative), gaps in ``unit``. ``sums`` adds up products of the changed gaps with row
+    ``slot``, then with the gap, and ends with the largest gap relative to ``scale``.
     """
     largest = 0.0
     sums[:] = 0.0
@@ -323,13 +324,13 @@ def image_of(
         largest = max(largest, abs(away) / scale[i])
         if slot >= 0:
             images[slot, i] = new - image[i]
-            gaps[slot, i] = away - gap[i]
+            gaps[slot, i] = (away - gap[i]) / unit
         image[i], gap[i] = new, away
     for row in range(used):
         product, with_gap = 0.0, 0.0
         for i in range(first, last):
             product += gaps[row, i] * gaps[slot, i]
-            with_gap += gaps[row, i] * gap[i]
+            with_gap += gaps[row, i] * (gap[i] / unit)
         sums[row], sums[used + row] = product, with_gap
     sums[2 * used] = largest
 

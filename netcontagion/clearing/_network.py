@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.clearing._eisenberg_noe import eisenberg_noe
-from netcontagion.clearing._estate import Estate, estate_of, external_liabilities, obligations
+from netcontagion.clearing._estate import Estate, estate_of, external_liabilities, obligations, obligations_by_class
 from netcontagion.clearing._models import MODELS, Case
+from netcontagion.clearing._shares import share_paid
 from netcontagion.errors import ContagionError, UnknownLabelError
 
 if TYPE_CHECKING:
@@ -119,9 +120,7 @@ def _loss(case: Case, calm: ClearingResult, result: ClearingResult) -> Any:
     """Split the fall in equity: direct, while debtors pay the share they pay without the shock; contagion, the rest."""
     import pandas as pd
 
-    receipts = case.owed.T @ np.asarray(calm.recovery_rate)
-    if calm.classes is not None:
-        receipts = calm.classes.receipts(np.asarray(calm.equity))
+    receipts = _receipts(case, calm)
     untouched, assets = np.asarray(calm.equity), case.after.assets
     if calm.prices is not None or calm.model == "neva":  # what is sold, or set right, without the shock too
         assets = assets + calm.values.external_assets - case.before.assets
@@ -129,3 +128,15 @@ def _loss(case: Case, calm: ClearingResult, result: ClearingResult) -> Any:
     direct = untouched - shocked
     fell = untouched - np.asarray(result.equity)
     return pd.DataFrame({"direct": direct, "contagion": fell - direct}, index=case.net.nodes)
+
+
+def _receipts(case: Case, calm: ClearingResult) -> Any:
+    """Sum what each node gets of its claims after the shock, while debtors pay the share they pay without it."""
+    if calm.classes is None:
+        internal = calm.liabilities.sum(axis=1)
+        return case.owed.T @ share_paid(calm.values.payments_internal, internal, empty=1.0)
+    receipts = calm.classes.holdings @ np.asarray(calm.equity)
+    classes = obligations_by_class(case.net, case.after.account_equity)
+    for owed, due, paid in zip(classes, calm.classes.liabilities, calm.classes.payments, strict=True):
+        receipts = receipts + owed.T @ share_paid(paid, due.sum(axis=1), empty=1.0)
+    return receipts

@@ -27,7 +27,7 @@ def pushed(system: System, rtol: float, max_rounds: int, budget: float = np.inf)
     """Enclose the greatest vector; None where more than ``budget`` edges would have to be visited."""
     code, rounds, width = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(1)
     nodes, short, _ = push_scenarios(
-        *graph_of(system), system.due, system.income[None], system.full, system.in_degree, rtol, max_rounds, budget,
+        *graph_of(system), system.due, system.income[None], system.full, system.degrees, rtol, max_rounds, budget,
         code, rounds, width, *workspace(len(system.due)),
     )  # fmt: skip
     if code[0] not in (SETTLED, STOPPED, DOUBTFUL):

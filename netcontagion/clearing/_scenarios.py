@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse
 
 from netcontagion._compile import in_threads
-from netcontagion.clearing._kernels import SETTLED, SPENT, push_scenarios, turn
+from netcontagion.clearing._extremes import alive_nodes
+from netcontagion.clearing._kernels import DOUBTFUL, SETTLED, SPENT, STOPPED, push_scenarios, turn
 from netcontagion.clearing._push import workspace
 from netcontagion.clearing._shares import share_paid
 
@@ -36,25 +37,6 @@ class Batch(NamedTuple):
     width: Floats
     short: Short
 
-    def with_columns(self, prepared: Prepared, alone: dict[int, Solved]) -> Short:
-        """Return the shortfalls with the columns of scenarios that were solved by themselves."""
-        if not alone:
-            return self.short
-        due = prepared.internal if prepared.senior else prepared.dues
-        places = {scenario: place for place, scenario in enumerate(alone)}
-        order = [places.get(scenario, len(alone) + scenario) for scenario in range(len(self.settled))]
-        bounds = [
-            [due - one.enclosure.upper for one in alone.values()],
-            [due - one.payments for one in alone.values()],
-            [due - one.enclosure.lower for one in alone.values()],
-        ]
-        return Short(
-            *(
-                scipy.sparse.hstack([np.maximum(np.column_stack(own), 0.0), pushed], format="csc")[:, order]
-                for own, pushed in zip(bounds, self.short, strict=True)
-            )
-        )
-
 
 class Short(NamedTuple):
     """Shortfalls of the dues inside the system: csc arrays (n, s) of lower bounds, nearest values, upper bounds."""
@@ -65,11 +47,13 @@ class Short(NamedTuple):
 
 
 def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int, budget: float) -> Batch:
-    """Push every scenario, rows of ``incomes``; settled are those in which value reaches all who owe."""
+    """Push every scenario, rows of ``incomes``, external debt pari passu.
+
+    Settled are those in which value reaches all who owe.
+    """
     scenarios, size = incomes.shape
     codes, rounds, width = np.full(scenarios, -1), np.zeros(scenarios, dtype=np.int64), np.zeros(scenarios)
-    owed, due = prepared.owed, prepared.internal if prepared.senior else prepared.dues
-    full = prepared.full
+    owed, due, full, degrees = prepared.owed, prepared.dues, prepared.full, prepared.degrees
 
     def work(first: int, last: int) -> tuple[Any, Any, Any]:
         try:
@@ -77,7 +61,7 @@ def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int
         except IndexError:
             space = workspace(size)
         found: tuple[Any, Any, Any] = push_scenarios(
-            owed.indptr, owed.indices, owed.data, due, incomes[first:last], full, prepared.in_degree, rtol, max_rounds,
+            owed.indptr, owed.indices, owed.data, due, incomes[first:last], full, degrees, rtol, max_rounds,
             budget, codes[first:last], rounds[first:last], width[first:last], *space,
         )  # fmt: skip
         prepared.spaces.append(space)
@@ -88,7 +72,11 @@ def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int
     counts = np.concatenate([np.diff(part[2]) for part in parts])
     begins = np.concatenate([[0], np.cumsum(counts)])
     short = Short(*(_columns(values[:, kind].copy(), nodes, begins, size) for kind in range(3)))
-    return Batch((codes == SETTLED) & (width <= rtol), codes == SPENT, rounds, width, short)
+    near = width <= rtol
+    settled = (codes == SETTLED) & near
+    for scenario in np.flatnonzero((codes == DOUBTFUL) & near).tolist():
+        settled[scenario] = alive_nodes(prepared.system(incomes[scenario])).all()
+    return Batch(settled, (codes == SPENT) | (codes == STOPPED), rounds, width, short)
 
 
 def blocks(scenarios: int) -> list[tuple[int, int]]:
@@ -110,108 +98,88 @@ def _columns(values: Floats, nodes: Any, begins: Any, size: int) -> Any:
 
 
 class ShortfallValues:
-    """The arrays of a clearing, (n,) or (n, s), read-only, each made from the shortfalls when it is first asked for."""
+    """The arrays of a clearing, (n,) or (n, s), read-only, each made from the shortfalls when it is first asked for.
+
+    External debt ranks with the debt inside the network. ``alone`` are scenarios that were solved by themselves.
+    """
 
     default_wave = None
 
-    def __init__(self, prepared: Prepared, assets: Floats, short: Short) -> None:
-        self.prepared, self.external_assets, self.short = prepared, assets, short
+    def __init__(self, prepared: Prepared, assets: Floats, short: Short, alone: dict[int, Solved]) -> None:
+        self.prepared, self.external_assets, self.short, self.alone = prepared, assets, short, alone
         assets.setflags(write=False)
 
-    @property
-    def _assets(self) -> Floats:
-        given: Floats = self.external_assets
-        return given[:, None] if given.ndim == 1 else given
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+
+    def _less(self, short: Any) -> Floats:
+        """Subtract shortfalls from what is due, (n, s)."""
+        paid: Floats = np.repeat(self.prepared.dues[:, None], short.shape[1], axis=1)
+        scenario = np.repeat(np.arange(short.shape[1]), np.diff(short.indptr))
+        paid[short.indices, scenario] -= short.data
+        return paid
 
     def _shaped(self, values: Floats) -> Floats:
         shaped = values[:, 0] if self.external_assets.ndim == 1 else values
         shaped.setflags(write=False)
         return shaped
 
-    @property
-    def _due(self) -> Floats:
-        """What is due inside the system."""
-        due: Floats = self.prepared.internal if self.prepared.senior else self.prepared.dues
-        return due[:, None]
+    @functools.cached_property
+    def _share(self) -> Floats:
+        return share_paid(self.payments, self.dues)
 
-    def _resources(self, short: Any) -> Floats:
-        """Add external assets and receipts, when everybody pays all but ``short``."""
-        due = self._due[:, 0]
-        lost = self.prepared.incoming @ _columns(short.data / due[short.indices], short.indices, short.indptr, len(due))
-        return np.asarray(self._assets + self.prepared.full[:, None] - lost.toarray())
-
-    def _paid(self, short: Any) -> Floats:
-        """Subtract shortfalls from what is due inside the system."""
-        paid: Floats = np.array(np.broadcast_to(self._due, short.shape))
-        scenario = np.repeat(np.arange(short.shape[1]), np.diff(short.indptr))
-        paid[short.indices, scenario] -= short.data
-        return paid
-
-    def _internal(self) -> Floats:
-        if self.prepared.senior:
-            left = self._resources(self.short.near) - self.prepared.external[:, None]
-            return np.clip(left, 0.0, self._due)
-        paid = self._paid(self.short.near)
-        due = np.broadcast_to(self._due, paid.shape)
-        inside: Floats = share_paid(paid, due) * self.prepared.internal[:, None]
-        return inside
-
-    def _external(self) -> Floats:
-        if self.prepared.senior:
-            return np.clip(self._resources(self.short.near), 0.0, self.prepared.external[:, None])
-        paid = self._paid(self.short.near)
-        outside: Floats = share_paid(paid, np.broadcast_to(self._due, paid.shape)) * self.prepared.external[:, None]
-        return outside
-
-    def _bound(self, short: Any, outwards: float) -> Floats:
-        factor, dues = 1 + outwards * self.prepared.rounding, self.prepared.dues[:, None]
-        if self.prepared.senior:
-            bound: Floats = np.minimum(self._resources(short) * factor, dues * factor)
-        else:
-            bound = np.minimum(self._paid(short) * factor, dues)
-        return bound
+    def _of(self, per_node: Floats) -> Floats:
+        """Spread one number per node over the scenarios."""
+        return per_node if self.external_assets.ndim == 1 else per_node[:, None]
 
     @functools.cached_property
     def dues(self) -> Floats:
         """What every node owes."""
-        return self._shaped(np.array(np.broadcast_to(self.prepared.dues[:, None], self._assets.shape)))
+        return self._shaped(np.repeat(self.prepared.dues[:, None], self.short.near.shape[1], axis=1))
 
     @functools.cached_property
     def payments(self) -> Floats:
         """What every node pays."""
-        if self.prepared.senior:
-            return self._shaped(self._internal() + self._external())
-        return self._shaped(self._paid(self.short.near))
+        paid = self._less(self.short.near)
+        for scenario, solved in self.alone.items():
+            paid[:, scenario] = solved.payments
+        return self._shaped(paid)
 
     @functools.cached_property
     def payments_internal(self) -> Floats:
         """What every node pays to others of the network."""
-        return self._shaped(self._internal())
+        return self._frozen(self._share * self._of(self.prepared.internal))
 
     @functools.cached_property
     def payments_external(self) -> Floats:
         """What every node pays outside."""
-        return self._shaped(self._external())
+        return self._frozen(self._share * self._of(self.prepared.external))
 
     @functools.cached_property
     def net_worth(self) -> Floats:
         """External assets and receipts less all dues."""
-        dues = self.prepared.dues[:, None]
-        if self.prepared.senior:
-            paid = self._internal()
-            received = self.prepared.incoming @ share_paid(paid, np.broadcast_to(self._due, paid.shape))
-            return self._shaped(self._assets + received - dues)
-        return self._shaped(self._resources(self.short.near) - dues)
+        available: Floats = self.external_assets + self.prepared.incoming @ self._share
+        return self._frozen(available - self.dues)
 
     @functools.cached_property
     def lower(self) -> Floats:
         """Lower bound of the payments."""
-        return self._shaped(self._bound(self.short.high, -1.0))
+        bound = self._less(self.short.high) * (1 - self.prepared.rounding)
+        for scenario, solved in self.alone.items():
+            bound[:, scenario] = solved.enclosure.lower
+        return self._shaped(bound)
 
     @functools.cached_property
     def upper(self) -> Floats:
         """Upper bound of the payments."""
-        return self._shaped(self._bound(self.short.low, 1.0))
+        dues = self.prepared.dues[:, None]
+        bound = np.minimum(self._less(self.short.low) * (1 + self.prepared.rounding), dues)
+        for scenario, solved in self.alone.items():
+            bound[:, scenario] = solved.enclosure.upper
+        return self._shaped(bound)
 
     @property
     def shortfall(self) -> Floats:
@@ -221,3 +189,7 @@ class ShortfallValues:
     def defaulted(self, tolerance: float) -> Bools:
         """Whether the shortfall is more than ``tolerance`` times the dues."""
         return np.asarray(self.shortfall > tolerance * self.dues)
+
+    def _frozen(self, values: Floats) -> Floats:
+        values.setflags(write=False)
+        return values

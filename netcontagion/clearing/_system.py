@@ -41,9 +41,9 @@ def full_receipts(owed: Any) -> Floats:
     return group_sum(owed.indices, owed.data, owed.shape[0])
 
 
-def debtors(owed: Any) -> NDArray[np.intp]:
-    """Count who owes each node."""
-    return np.bincount(owed.indices, minlength=owed.shape[0]).astype(np.intp, copy=False)
+def count_claims(owed: Any) -> NDArray[np.int64]:
+    """Count who owes each node, and whom each node owes, (2, n)."""
+    return np.stack([np.bincount(owed.indices, minlength=owed.shape[0]), np.diff(owed.indptr)]).astype(np.int64)
 
 
 class Rows:
@@ -88,8 +88,11 @@ class Prepared:
         self.internal: Floats = owed.sum(axis=1)
         self.dues = self.internal + external
         self.leaks = np.zeros(len(external), dtype=bool) if self.senior else external > 0
-        self.in_degree = debtors(owed)
-        self.rounding = float(self.in_degree.max(initial=0) + np.diff(owed.indptr).max(initial=0) + 4) * EPS
+        self.degrees = count_claims(owed)
+        self.rounding = float(self.degrees.max(axis=1, initial=0).sum() + 4) * EPS
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"spaces": deque(maxlen=16)}
 
     def system(self, assets: Floats) -> System:
         """Return the system of the scenario with these external assets."""
@@ -139,9 +142,9 @@ class System:
         return full_receipts(self.owed) if self.shared is None else self.shared.full
 
     @functools.cached_property
-    def in_degree(self) -> NDArray[np.intp]:
-        """How many owe each node."""
-        return debtors(self.owed) if self.shared is None else self.shared.in_degree
+    def degrees(self) -> NDArray[np.int64]:
+        """How many owe each node, and how many each node owes, (2, n)."""
+        return count_claims(self.owed) if self.shared is None else self.shared.degrees
 
     def for_many_products(self) -> System:
         """Return the same system with claims stored by creditor."""
