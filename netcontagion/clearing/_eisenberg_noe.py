@@ -147,7 +147,7 @@ def prepare(
     Returns
     -------
     Prepared
-        Goes to :func:`eisenberg_noe` in the place of ``liabilities``; memory: 16 bytes per claim, 40 per node.
+        Goes to :func:`eisenberg_noe` in the place of ``liabilities``; memory: 12 bytes per claim, 48 per node.
 
     Raises
     ------
