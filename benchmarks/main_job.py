@@ -174,6 +174,7 @@ def main() -> None:
         nc.contagion_map(run)
     print(f"contagion map            {times['map']:8.2f} s")
     owed, assets = clearing_case(options.nodes, options.seed)
+    eisenberg_noe(owed, assets)  # compiles, or reads the cache
     with timed("ours", times):
         result = eisenberg_noe(owed, assets)
     with timed("plain", times):
