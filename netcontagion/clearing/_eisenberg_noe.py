@@ -104,7 +104,8 @@ def eisenberg_noe(
     -----
     Solvency is the weak inequality up to ``SOLVENCY_TOLERANCE`` (1e-12) of the dues. The enclosure is "concave" (a
     proof for the vector asked for, rounding included) where no external asset is smaller than the external debt senior
-    to the network, else "bracket": monotone runs from below and above, which bound the least and the greatest vector.
+    to the network, else "bracket": monotone runs from below and above, which bound the least and the greatest vector. A
+    push gives a "bracket" of the greatest vector, in either rank.
 
     References
     ----------
@@ -203,17 +204,17 @@ def _together(prepared: Prepared, assets: Floats, options: Options, *, told_exte
     batch = push_batch(prepared, rows, options.rtol, rounds, budget)
     if assets.ndim == 1 and not batch.settled[0]:
         return _one_by_one(prepared, assets, options, told_external=told_external, spent=bool(batch.spent[0]))
-    alone = {}
+    alone, residual = {}, batch.width.copy()  # at most the width: p <= Phi(p) at one bound, p >= Phi(p) at the other
     for scenario in np.flatnonzero(~batch.settled).tolist():
         system = prepared.system(rows[scenario])
         solved = _solve(system, options, spent=bool(batch.spent[scenario]))
         alone[scenario] = solved
         batch.rounds[scenario] = solved.rounds
-        batch.width[scenario] = _node_values(prepared, system, solved)["residual"]
+        residual[scenario] = _node_values(prepared, system, solved)["residual"]
     values: Any = ShortfallValues(prepared, assets, batch.short, alone)
     ready = Solved(np.empty(0), Enclosure("bracket", np.empty(0), np.empty(0), 0.0, 0.0), 0, Status.SETTLED)
     solved_all = [alone.get(scenario, ready) for scenario in range(len(rows))]
-    result = _result(values, prepared.owed, batch.width, solved_all, options, told_external=told_external)
+    result = _result(values, prepared.owed, residual, solved_all, options, told_external=told_external)
     return replace(result, iterations=batch.rounds if assets.ndim == 2 else int(batch.rounds[0]))
 
 

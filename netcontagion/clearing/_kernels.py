@@ -209,8 +209,8 @@ def bracket(
             return (STOPPED if rounds >= max_rounds else SPENT), rounds, np.inf, touched
         for place in range(size if touched < 0 else touched):
             i = place if touched < 0 else waiting[place]
-            high[i] = low[i]
-            if slack[i] < 0.0 or low[i] > 0.0:
+            near[i] = high[i] = low[i]
+            if slack[i] < 0.0:
                 lack = -slack[i] - margin(income, full, due, degrees, i)
                 near[i] = min(low[i] + max(lack, 0.0), due[i])
         count = 0
@@ -225,8 +225,7 @@ def bracket(
                     count += 1
         taken, edges, count, waits, swept = push(
             indptr, indices, data, due, income, full, degrees, high, slack, frontier, queued, count, waiting, waits,
-            tol,
-            False, max(max_rounds - rounds, REFRESH), budget,
+            tol, False, max(max_rounds - rounds, REFRESH), budget,
         )  # fmt: skip
         rounds += taken
         budget -= edges

@@ -20,7 +20,7 @@ from netcontagion.clearing._solvers import Solved
 if TYPE_CHECKING:
     from netcontagion.clearing._system import Bools, Floats, System
 
-__all__ = ["endings", "pushed", "workspace"]
+__all__ = ["pushed", "workspace"]
 
 
 def pushed(system: System, rtol: float, max_rounds: int, budget: float = np.inf) -> Solved | None:
@@ -34,14 +34,15 @@ def pushed(system: System, rtol: float, max_rounds: int, budget: float = np.inf)
         return None
     low, near, high = np.zeros((3, len(system.due)))
     low[nodes], near[nodes], high[nodes] = short.T
+    status = Status.SETTLED
     if code[0] == STOPPED:
-        high = system.due
+        high, status = system.due, Status.MAX_ROUNDS
     error = system.rounding
     lower, upper = (system.due - high) * (1 - error), np.minimum((system.due - low) * (1 + error), system.due)
     payments = np.clip(system.due - near, lower, upper)
     between = system.width(lower, upper)
     enclosure = Enclosure("bracket", lower, upper, between, between if between > rtol else 0.0)
-    return Solved(payments, enclosure, int(rounds[0]), endings(code[0]), notes=_doubts(code[0], between, rtol))
+    return Solved(payments, enclosure, int(rounds[0]), status, notes=_doubts(code[0], between, rtol))
 
 
 def workspace(size: int) -> tuple[Floats, Any, Bools]:
@@ -52,11 +53,6 @@ def workspace(size: int) -> tuple[Floats, Any, Bools]:
 def graph_of(system: System) -> tuple[Any, Any, Any]:
     """Return the arrays of the matrix of dues, row owes column."""
     return system.owed.indptr, system.owed.indices, system.owed.data
-
-
-def endings(code: int) -> Status:
-    """Say how a push ended."""
-    return Status.MAX_ROUNDS if code == STOPPED else Status.SETTLED
 
 
 def _doubts(code: int, width: float, rtol: float) -> tuple[str, ...]:
