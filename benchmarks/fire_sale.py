@@ -4,7 +4,8 @@
     python benchmarks/fire_sale.py --banks path/to/the/folder/with/the/EBA/tables
 
 The baseline is the nested iteration: prices outside, clearing payments inside, both from above, to the same tolerance.
-Gates nothing.
+What it prepares (sums, transposes) is never counted; ours is timed as a whole, with checks, preparation and result, and
+as the certified solve alone. Wall time, best of three. Gates nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def market(nodes: int, assets: int, degree: int, spread: int, seed: int):
     held = random_array((nodes, assets), density=spread / assets, format="csr", rng=rng)
     dues, claims = liabilities.sum(axis=1), liabilities.sum(axis=0)
     external = dues * rng.uniform(0.2, 0.6, nodes)
-    worth = np.maximum(dues + external - claims, 0.2 * dues) * rng.uniform(0.55, 0.96, nodes)
+    worth = np.maximum(dues + external - claims, 0.2 * dues) * rng.uniform(0.4, 0.85, nodes)
     cash = 0.6 * worth
     units = held.multiply((0.55 * worth / np.maximum(held.sum(axis=1), 1e-9))[:, None]).tocsr()
     return liabilities, cash, external, units, np.ones(assets), 4 * units.sum(axis=0)
@@ -59,11 +60,12 @@ def nested(cash, dues, incoming, units, sellers, prices, depth, tolerance, *, wa
 
 
 def best(run, repeats: int = 3):
+    """Return the shortest wall time, which the first run with its compilation never is, and the last result."""
     times, result = [], None
     for _ in range(repeats):
-        start = time.process_time()
+        start = time.perf_counter()
         result = run()
-        times.append(time.process_time() - start)
+        times.append(time.perf_counter() - start)
     return min(times), result
 
 
@@ -78,16 +80,15 @@ def compare(nodes: int, assets: int, degree: int, spread: int, seed: int, rtol: 
     options = _Options("pari_passu", "exponential", "average", "shortfall", "greatest", rtol, 10_000)
     (prepared,) = _maps(_read(liabilities, cash, external, units, prices, depth), options)
     solver, _ = best(lambda: _solve(prepared, options))
-    print(f"  the solve alone, input checked and transposed before: {solver:.3f} s")
     dues, incoming, sellers = liabilities.sum(axis=1) + external, liabilities.T.tocsr(), units.T.tocsr()
     books = cash, dues, incoming, units, sellers, prices, depth, rtol
     print(f"{nodes} nodes, {liabilities.nnz} liabilities, {units.nnz} holdings of {assets} assets, rtol {rtol:g}")
     print(f"  default {result.defaulted.mean():.1%}, lowest price {result.prices.min():.4f}, {result.status}")
-    print(f"  ours {ours:.3f} s, {result.iterations} rounds, certified width {result.width:.1e}")
+    print(f"  ours {ours:.3f} s, the solve alone {solver:.3f} s: {result.iterations} rounds, width {result.width:.1e}")
     for warm in (False, True):
         plain, (share, marks, rounds) = best(lambda warm=warm: nested(*books, warm=warm))
         apart = np.abs(result.recovery_rate - share).max(), np.abs(result.prices - marks).max()
-        start, ratios = "warm" if warm else "cold", f"{plain / ours:.2f}x, of the solve alone {plain / solver:.2f}x"
+        start, ratios = "warm" if warm else "cold", f"{plain / ours:.2f}x, the solve alone {plain / solver:.2f}x"
         print(f"  nested, {start} starts: {plain:.3f} s, {rounds} inner rounds: {ratios}")
         print(f"    apart: shares {apart[0]:.1e}, prices {apart[1]:.1e}")
 

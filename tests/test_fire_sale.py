@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from scipy.optimize import brentq
 
 from netcontagion._status import Status
 from netcontagion.clearing import _sale_map, eisenberg_noe, fire_sale, leverage_fire_sale, square_root_depth
-from netcontagion.clearing._sale_kernels import pay_and_sell
+from netcontagion.clearing._sale_kernels import pay_in_turn
 from netcontagion.errors import NotSettledError, SchemaError
 
 HERE = Path(__file__).resolve()
@@ -450,21 +451,67 @@ def test_the_compiled_pass_is_the_plain_round(monkeypatch, rule, rank):
         assert compiled.iterations <= plain.iterations
 
 
-@given(markets(), options, st.sampled_from([0.0, 1.0, -1.0]), st.randoms(use_true_random=False))
+def equation_of(market, chosen, rank="pari_passu", *, compiled):
+    """The map of a market, of compiled passes in several small strips and blocks or of plain products."""
+    (liabilities, cash, external), units, prices, depth = market
+    owed, held = scipy.sparse.csr_array(liabilities), scipy.sparse.csr_array(units)
+    small = {"FEWEST_BITS": 1, "LEAST_SHELF": 2, "LEAST_BLOCK": 2, "SHELF": 0}
+    with mock.patch.multiple(_sale_map, **small):
+        claims = _sale_map.Claims(owed, compiled=compiled)
+        holdings = _sale_map.Holdings(held, compiled=compiled)
+    inside = owed.sum(axis=1)
+    due, before = (inside, external) if rank == "senior" else (inside + external, None)
+    supply = np.asarray(units).sum(axis=0)
+    shop = _sale_map.Market(holdings, prices, depth, supply, chosen["impact"], chosen["execution"])
+    return _sale_map.SaleMap(claims, due, before, inside + external, cash, shop, chosen["rule"], 1e-13)
+
+
+@given(markets(), options, st.sampled_from(["pari_passu", "senior"]), st.randoms(use_true_random=False))
 @common
-def test_one_compiled_pass_from_any_state(market, chosen, sign, random):
-    (liabilities, cash, external), holdings, prices, depth = market
-    held = scipy.sparse.csr_array(holdings)
-    dues = liabilities.sum(axis=1) + external
-    by_block, _ = _sale_map.summed_by_block(held)
-    supply = holdings.sum(axis=0)
-    shop = _sale_map.Market(held, by_block, prices, depth, supply, chosen["impact"], chosen["execution"])
-    incoming = scipy.sparse.csr_array(liabilities.T)
-    equation = _sale_map.SaleMap(incoming, dues, None, dues, cash, shop, chosen["rule"], 1e-13)
-    state = np.array([random.random() for _ in dues] + [-random.random() for _ in prices])
-    compiled = equation._passed(state, sign, at_once=False)
-    np.testing.assert_allclose(compiled, equation.step(state, sign), rtol=1e-12, atol=1e-13)
-    assert callable(pay_and_sell.__wrapped__)
+def test_one_compiled_step_from_any_state(market, chosen, rank, random):
+    plain, compiled = (equation_of(market, chosen, rank, compiled=way) for way in (False, True))
+    state = np.array([random.random() for _ in plain.dues] + [-random.random() for _ in market[2]])
+    for sign in (0.0, 1.0, -1.0):
+        np.testing.assert_allclose(compiled.step(state, sign), plain.step(state, sign), rtol=1e-12, atol=1e-13)
+
+
+@given(markets(), options, st.sampled_from(["pari_passu", "senior"]), st.integers(0, 3))
+@common
+def test_a_sweep_goes_further_than_a_step_and_never_beyond_the_solution(market, chosen, rank, rounds):
+    compiled = equation_of(market, chosen, rank, compiled=True)
+    for sign, which in ((1.0, "greatest"), (-1.0, "least")):
+        share, prices, _, _ = twin(*market, rank=rank, **(chosen | {"which": which}))
+        state = compiled.top() if sign > 0 else compiled.bottom()
+        for _ in range(rounds):
+            step = compiled.step(state, sign)
+            state = np.minimum(step, state) if sign > 0 else np.maximum(step, state)
+        step, swept = (sign * go(state, sign) for go in (compiled.step, compiled.sweep))
+        assert (swept <= step + 1e-11).all()
+        shares = swept[: len(share)][compiled.due > 0]
+        assert (shares >= sign * share[compiled.due > 0] - 1e-8).all()
+        end, _ = compiled.market.quotes(-sign * swept[len(share) :])
+        assert (sign * (end - prices) >= -1e-7 * (1 + prices)).all()
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_paying_in_turn_is_the_slow_loop(rising):
+    rng = np.random.default_rng(11)
+    owed = rng.uniform(0, 1, (37, 37)) * (rng.random((37, 37)) < 0.2)
+    with mock.patch.object(_sale_map, "FEWEST_BITS", 3):
+        claims = _sale_map.Claims(scipy.sparse.csr_array(owed), compiled=True)
+    assert claims.bits == 3
+    own, dues, enough = rng.uniform(-0.5, 1, 37), rng.uniform(1, 5, 37), rng.choice([np.inf, -np.inf, 1.5], 37)
+    start, better = rng.random(37), max if rising else min
+    shares, expected, cash, got = start.copy(), start.copy(), np.empty(37), np.empty(37)
+    pay_in_turn(claims.strips, claims.bits, (own, dues, enough), 1.01, rising, shares, cash)
+    for first in range(0, 37, 8):
+        got[first : first + 8] = owed.T[first : first + 8] @ expected
+        for node in range(first, min(first + 8, 37)):
+            full = 1.01 * got[node] >= enough[node]
+            paid = 1.0 if full else min(max(1.01 * got[node] + own[node], 0) * 1.01 / dues[node], 1.0)
+            expected[node] = better(paid, expected[node])
+    np.testing.assert_allclose(shares, expected, rtol=1e-13)
+    np.testing.assert_allclose(cash, got, rtol=1e-13)
 
 
 # ------------------------------------------------------------------------------------------------------ leverage limit
@@ -608,15 +655,40 @@ def test_leverage_input_is_refused_all_at_once():
     assert ended.value.result.least.status is Status.MAX_ROUNDS
 
 
-def test_a_sum_of_sums_is_the_sum():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_sum_of_sums_is_the_sum(compiled):
     rng = np.random.default_rng(8)
-    for nodes in (0, 1, 255, 256, 257, 1000):
+    for nodes in (0, 1, 255, 256, 257, 1000, 2500):
         held = scipy.sparse.csr_array(rng.uniform(0, 1, (nodes, 3)) * (rng.random((nodes, 3)) < 0.5))
-        by_block, terms = _sale_map.summed_by_block(held)
-        shop = _sale_map.Market(held, by_block, np.ones(3), np.ones(3), np.ones(3), "linear", "average")
-        parts = rng.random(nodes)
-        np.testing.assert_allclose(shop.units_sold(parts), held.T @ parts, rtol=1e-13)
-        assert terms >= min(nodes, 256)
+        holdings = _sale_map.Holdings(held, compiled=compiled)
+        parts, prices = rng.random(nodes), rng.random(3)
+        np.testing.assert_allclose(holdings.units(parts), held.T @ parts, rtol=1e-13)
+        np.testing.assert_allclose(holdings @ prices, held @ prices, rtol=1e-13)
+        assert holdings.terms >= int(np.bincount(held.indices, minlength=1).max() / max(holdings.blocks, 1))
+
+
+def test_products_in_threads_are_the_same(monkeypatch):
+    rng = np.random.default_rng(9)
+    owed = scipy.sparse.random_array((3000, 3000), density=0.003, rng=rng, format="csr")
+    held = scipy.sparse.random_array((3000, 40), density=0.2, rng=rng, format="csr")
+    vector, prices = rng.random(3000), rng.random(40)
+    found = []
+    for worth in (0, 10**9):
+        monkeypatch.setattr(_sale_map, "WORTH_THREADS", worth)
+        claims, holdings = _sale_map.Claims(owed, compiled=True), _sale_map.Holdings(held, compiled=True)
+        found.append((claims @ vector, holdings @ prices, holdings.units(vector)))
+    for one, other, plain in zip(*found, (owed.T @ vector, held @ prices, held.T @ vector), strict=True):
+        assert (one == other).all()
+        np.testing.assert_allclose(one, plain, rtol=1e-13)
+
+
+def test_many_assets_are_summed_in_few_blocks():
+    held = scipy.sparse.eye_array(5000, format="csr")
+    for compiled in (False, True):
+        holdings = _sale_map.Holdings(held, compiled=compiled)
+        assert holdings.blocks * holdings.assets <= 10_000
+        assert holdings.terms == 2
+        assert (holdings.units(np.full(5000, 0.5)) == 0.5).all()
 
 
 def test_square_root_depth():

@@ -16,7 +16,7 @@ from netcontagion.clearing._impact import EXECUTIONS, FORMS
 from netcontagion.clearing._input import EXTREMES, RANKS, checked_input
 from netcontagion.clearing._outcome import Outcome, result_of
 from netcontagion.clearing._sale_input import AMOUNT, DEPTH, Reader, labelled
-from netcontagion.clearing._sale_map import RULES, Market, SaleMap, sum_of_blocks, summed_by_block
+from netcontagion.clearing._sale_map import RULES, Market, SaleMap, stored
 from netcontagion.clearing._sale_solver import Monotone, solve_monotone
 from netcontagion.clearing._shares import SOLVENCY_TOLERANCE
 from netcontagion.clearing._system import EPS
@@ -223,20 +223,18 @@ def _maps(given: _Given, options: _Options) -> list[SaleMap]:
     """One increasing map per scenario."""
     internal: Floats = given.owed.sum(axis=1)
     dues, senior = internal + given.external, options.external_rank == "senior"
-    holdings = _narrow(given.holdings)
-    by_block, terms = summed_by_block(holdings)
-    supply = sum_of_blocks(by_block, np.ones(len(dues)), holdings.shape[1])
+    claims, holdings = stored(given.owed, _narrow(given.holdings))
+    supply = holdings.units(np.ones(len(dues)))
     due = internal if senior else dues
     columns = given.assets.T if given.assets.ndim == 2 else given.assets[None]
     marks = given.prices.T if given.prices.ndim == 2 else [given.prices] * len(columns)
-    links = terms + _most(given.owed) + _most(holdings) + int(np.bincount(given.owed.indices).max(initial=0))
+    links = holdings.terms + _most(given.owed) + _most(given.holdings) + claims.most
     rounding = float(links + 16) * EPS
-    incoming = _narrow(given.owed.T.tocsr())
     before = given.external if senior else None
     return [
-        SaleMap(incoming, due, before, dues, cash, market, options.rule, rounding)
+        SaleMap(claims, due, before, dues, cash, market, options.rule, rounding)
         for cash, prices in zip(columns, marks, strict=True)
-        for market in [Market(holdings, by_block, prices, given.depth, supply, options.impact, options.execution)]
+        for market in [Market(holdings, prices, given.depth, supply, options.impact, options.execution)]
     ]
 
 
@@ -279,7 +277,7 @@ def _ended(equation: SaleMap, solved: Enclosed, external: Floats, rtol: float) -
     now = equation.sales(solved.state)
     market, nodes = equation.market, len(external)
     sold: Floats = now.fraction * market.supply
-    resources = equation.assets + now.sold_part * (market.holdings @ now.received)
+    resources = equation.assets + now.sold_part * now.worth
     resources = resources + (1 - now.sold_part) * (market.holdings @ now.end)
     outside = None
     lower, upper = solved.lower[:nodes], solved.upper[:nodes]
@@ -308,7 +306,7 @@ def _ended(equation: SaleMap, solved: Enclosed, external: Floats, rtol: float) -
 
 
 def _holders(market: Market) -> Any:
-    return np.diff(market.holdings.indptr) > 0
+    return np.diff(market.holdings.matrix.indptr) > 0
 
 
 def _senior_share(equation: SaleMap, state: Floats, sign: float) -> Floats:

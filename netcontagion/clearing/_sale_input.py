@@ -29,6 +29,11 @@ class Bounds(NamedTuple):
         low = numbers > self.low if self.open_low else numbers >= self.low
         return ~(low & (numbers <= self.high) & (np.isfinite(numbers) | (self.infinite & (numbers == np.inf))))
 
+    def where_bad(self, numbers: Floats) -> Any:
+        """Find the numbers that are not allowed; two passes where there are none."""
+        ends = np.array([numbers.min(initial=np.inf), numbers.max(initial=-np.inf)])  # NaN where there is one
+        return np.flatnonzero(self.bad(numbers)) if numbers.size and self.bad(ends).any() else np.zeros(0, dtype=int)
+
 
 AMOUNT = Bounds("finite, at least 0", 0.0, np.inf)
 POSITIVE = Bounds("finite, above 0", 0.0, np.inf, open_low=True)
@@ -67,11 +72,12 @@ class Reader:
             self._add(name, None, None, f"shape {given.shape}", "(n, m)", "rows are holders, columns assets")
             return None
         matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        for at in np.flatnonzero(bounds.bad(matrix.data)):
+        if not matrix.data.all():
+            matrix.eliminate_zeros()
+        for at in bounds.where_bad(matrix.data):
             cure = "give units held; short positions cannot be sold"
-            self._add(name, str(matrix.indices[at]), int(rows[at]), float(matrix.data[at]), bounds.allowed, cure)
+            row = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
+            self._add(name, str(matrix.indices[at]), row, float(matrix.data[at]), bounds.allowed, cure)
         self.shape = matrix.shape
         return matrix
 

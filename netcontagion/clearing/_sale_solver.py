@@ -76,7 +76,7 @@ def solve_monotone(problem: Monotone, *, greatest: bool, rtol: float, max_rounds
         rate = min(moved / run.moved, 0.999) if np.isfinite(run.moved) and run.moved > 0 else 0.5
         still = moved <= ROUNDING_RESIDUAL
         ahead = moved * rate / (1 - rate)
-        if not still and (moved > rtol or ahead > min(rtol / 4, run.try_at)):
+        if not still and ahead > min(rtol / 4, run.try_at):
             return run._replace(state=new, moved=moved), moved, None
         slack = (1 - rate) / 10 if run.extra == 0 else 0.0
         bound, used = _other_side(problem, new, (run.state - new) * (rate / (1 - rate)), sign, rtol, slack)
