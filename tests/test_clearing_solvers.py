@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, random_array
 
 import netcontagion as nc
 from netcontagion import _compile
@@ -18,12 +18,13 @@ from netcontagion.clearing import (
     _eisenberg_noe,
     _kernels,
     _push,
+    _scenario_assets,
     _scenarios,
-    _system,
+    _tiles,
     eisenberg_noe,
     prepare,
 )
-from netcontagion.errors import NotSettledError
+from netcontagion.errors import NotSettledError, SchemaError
 
 SOLVERS = ("auto", "push", "accelerated", "fixed_point", "fictitious_default")
 
@@ -132,6 +133,54 @@ def test_scenarios_pushed_together_are_those_pushed_alone(solver, rank, monkeypa
     assert len(together.summary()) == 70
 
 
+def single_shocks(size=300, scenarios=90, seed=4):
+    """Scenarios that differ in a node or two: what the push takes as changes of the first."""
+    owed, assets, outside = large(size, seed=seed, scenarios=1)
+    rng = np.random.default_rng(seed)
+    shocked = np.repeat(assets[:, :1], scenarios, axis=1)
+    shocked[rng.choice(size, scenarios), np.arange(scenarios)] *= rng.choice([0.0, 0.1, 3.0], scenarios)
+    shocked[0, ::7] = 0.0
+    return owed, shocked, outside
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scenarios_that_change_single_nodes_are_cleared_as_by_themselves(seed, monkeypatch):
+    owed, assets, outside = single_shocks(seed=seed)
+    found = _scenario_assets.read_scenarios(assets, 1e300)
+    assert len(found.rows) == 1, "as changes"
+    assert found.table.tolist() == assets.tolist()
+    assert not found.table.flags.writeable
+    assert [found.of(k).tolist() for k in range(3)] == assets.T[:3].tolist()
+    prepared = prepare(owed, outside)
+    together = eisenberg_noe(prepared, assets, solver="push")
+    monkeypatch.setattr(_scenario_assets, "_changed", lambda *_: None)
+    apart = eisenberg_noe(prepared, assets, solver="push")
+    alone = [eisenberg_noe(prepared, column, solver="fixed_point", rtol=1e-13).payments for column in assets.T]
+    assert (together.defaulted.sum(axis=0) > 0).any()
+    np.testing.assert_allclose(together.payments, np.array(alone).T, rtol=1e-9)
+    for name in ("payments", "lower", "upper", "net_worth"):
+        np.testing.assert_allclose(getattr(together, name), getattr(apart, name), rtol=1e-12, atol=1e-12)
+    assert together.iterations.tolist() == apart.iterations.tolist()
+
+
+def test_a_result_keeps_the_assets_it_was_made_of():
+    owed, assets, outside = single_shocks()
+    given = assets.copy()
+    result = eisenberg_noe(prepare(owed, outside), given, solver="push")
+    given[:] = 0.0
+    assert result.values.external_assets.tolist() == assets.tolist()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf])
+@pytest.mark.parametrize("column", [0, 40])
+def test_a_wrong_number_among_many_scenarios_is_named(wrong, column):
+    owed, assets, outside = single_shocks()
+    assets[17, column] = wrong
+    with pytest.raises(SchemaError) as caught:
+        eisenberg_noe(prepare(owed, outside), assets, solver="push")
+    assert [problem.row for problem in caught.value.problems] == [17]
+
+
 def test_scenarios_without_value_somewhere_are_solved_by_themselves():
     cycle = np.zeros((5, 5))
     cycle[0, 1] = cycle[1, 0] = 3.0
@@ -148,14 +197,22 @@ def test_results_do_not_depend_on_the_number_of_processors(monkeypatch):
     monkeypatch.setattr(_scenarios, "in_threads", lambda work, pieces: [work(*piece) for piece in pieces])
     single = eisenberg_noe(owed, assets, outside, solver="push")
     assert several.payments.tolist() == single.payments.tolist()
-    rows = _system.Rows(owed)
-    vector = assets[:, 0]
-    plain = owed @ vector
-    monkeypatch.setattr(_system, "WORTH_THREADS", 0)
-    np.testing.assert_allclose(rows @ vector, plain, rtol=1e-14)
-    threaded = (rows @ vector).tolist()
-    monkeypatch.setattr(_system, "in_threads", lambda work, pieces: [work(*piece) for piece in pieces])
-    assert (rows @ vector).tolist() == threaded
+    mixed = [eisenberg_noe(owed, assets[:, 0] * 0.1, outside, solver="accelerated").payments.tolist()]
+    monkeypatch.setattr(_tiles, "WORTH_THREADS", 0)
+    mixed.append(eisenberg_noe(owed, assets[:, 0] * 0.1, outside, solver="accelerated").payments.tolist())
+    assert mixed[0] == mixed[1]
+
+
+@pytest.mark.parametrize("nodes", [1, 7, 1023, 1024, 1025, 5_000])
+def test_a_product_of_tiles_is_the_product_of_the_claims(nodes, monkeypatch):
+    rng = np.random.default_rng(nodes)
+    monkeypatch.setattr(_tiles, "PIECES", 3)
+    owed = random_array((nodes, nodes), density=min(1.0, 8 / nodes), format="csr", rng=rng)
+    vector = rng.uniform(0, 1, nodes)
+    product = _tiles.Tiles(owed) @ vector
+    assert product.tolist() == (owed.T.tocsr() @ vector).tolist(), "added up in the same order"
+    monkeypatch.setattr(_tiles, "WORTH_THREADS", 0)
+    assert (_tiles.Tiles(owed) @ vector).tolist() == product.tolist()
 
 
 def test_auto_turns_to_mixing_when_a_push_takes_too_long(monkeypatch):
@@ -248,26 +305,26 @@ def test_sums_that_overflow_are_refused():
 
 
 def plain_kernels(patch):
-    for name, value in list(vars(_kernels).items()):
-        if hasattr(value, "compiled"):
-            patch.setattr(_kernels, name, value.__wrapped__)
-            for user in (_push, _scenarios, _system):
-                if hasattr(user, name):
-                    patch.setattr(user, name, value.__wrapped__)
+    for module in (_kernels, _push, _scenario_assets, _scenarios, _tiles, _accelerate):
+        for name, value in list(vars(module).items()):
+            if hasattr(value, "compiled"):
+                patch.setattr(module, name, value.__wrapped__)
 
 
 @pytest.mark.parametrize("rank", ["pari_passu", "senior"])
 def test_kernels_equal_their_plain_functions(rank, monkeypatch):
     owed, assets, outside = large(120, scenarios=3)
-    call = {"external_rank": rank, "solver": "push", "rtol": 1e-8}
-    compiled = [eisenberg_noe(owed, column, outside, **call) for column in (assets[:, 0], assets)]
+    call = {"external_rank": rank, "rtol": 1e-8}
+    single = np.repeat(assets[:, :1], 60, axis=1)
+    single[np.arange(60), np.arange(60)] = 0.0
+    cases = [("push", assets[:, 0]), ("push", assets), ("push", single), ("accelerated", assets[:, 0] * 0.1)]
+    compiled = [eisenberg_noe(owed, given, outside, solver=solver, **call) for solver, given in cases]
     vector = assets[:, 0].copy()
-    monkeypatch.setattr(_system, "WORTH_THREADS", 0)
-    product = _system.Rows(owed) @ vector
+    product = _tiles.Tiles(owed) @ vector
     with monkeypatch.context() as patch:
         plain_kernels(patch)
-        plain = [eisenberg_noe(owed, column, outside, **call) for column in (assets[:, 0], assets)]
-        np.testing.assert_allclose(_system.Rows(owed) @ vector, product, rtol=1e-15)
+        plain = [eisenberg_noe(owed, given, outside, solver=solver, **call) for solver, given in cases]
+        np.testing.assert_allclose(_tiles.Tiles(owed) @ vector, product, rtol=1e-15)
     for ours, theirs in zip(compiled, plain, strict=True):
         assert np.array_equal(ours.iterations, theirs.iterations)
         for name in ("payments", "lower", "upper"):

@@ -6,17 +6,17 @@ It is not monotone, so that only a certificate makes an answer of it (Walker, Ni
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from netcontagion._compile import kernel
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.clearing._enclosure import concave_enclosure
-from netcontagion.clearing._kernels import combine, image_of
 from netcontagion.clearing._shares import share_paid
 from netcontagion.clearing._solvers import Solved
-from netcontagion.clearing._system import run
+from netcontagion.clearing._tiles import add_tiles
 
 if TYPE_CHECKING:
     from netcontagion.clearing._enclosure import Enclosure
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["accelerated"]
 
-WINDOW = 5
+WINDOW = 8
 PATIENCE = 40
 LAST_POWER = 8
 
@@ -59,7 +59,7 @@ def accelerated(system: System, rtol: float, max_rounds: int) -> Solved:
         mixture.mix()
         return _Trial(trial.target, min(gap, trial.best), since, trial.enclosure), gap, None
 
-    ending = iterate(step, _Trial(rtol / 4), max_rounds=max_rounds)
+    ending = iterate(step, _Trial(0.45 * rtol), max_rounds=max_rounds)
     enclosure, status, payments = ending.state.enclosure, ending.status, mixture.image
     if enclosure is None or status is not Status.SETTLED:
         payments = mixture.vector
@@ -70,34 +70,34 @@ def accelerated(system: System, rtol: float, max_rounds: int) -> Solved:
 
 
 class _Mixture:
-    """A vector, its image, and the last changes of images and gaps, with the products of the latter."""
+    """A vector, its image, and the last changes of images and gaps, with the products of the latter.
+
+    The changes are kept in units of the largest dues and in single precision: they only say where to look next.
+    """
 
     def __init__(self, system: System, scale: Floats) -> None:
         size = len(scale)
-        self.system, self.scale = system, scale
+        self.system, self.per_scale = system, 1.0 / np.maximum(scale, 1e-300)
         self.vector = system.ceiling.copy()
         self.share = share_paid(self.vector, system.due)
-        self.image, self.gap = np.empty(size), np.empty(size)
-        self.images, self.gaps = np.empty((WINDOW, size)), np.empty((WINDOW, size))
+        self.image, self.gap, self.fresh = np.empty(size), np.empty(size), np.empty(size)
+        self.images, self.gaps = np.empty((2, size, WINDOW), dtype=np.float32)
         self.products, self.against = np.zeros((WINDOW, WINDOW)), np.zeros(WINDOW)
         self.unit = float(system.due.max(initial=0.0)) or 1.0
         self.count = -1  # changes known, -1 before the first image
 
     def apply(self) -> float:
         """Compute the image of the vector; return the largest gap."""
-        system, claims = self.system, self.system.incoming
+        system, tiles = self.system, self.system.incoming
         slot = self.count % WINDOW if self.count >= 0 else -1
         used = min(self.count + 1, WINDOW)
-        sums = np.zeros((len(claims.pieces), 2 * used + 1))
-
-        def work(place: int, first: int, last: int) -> None:
-            image_of(
-                claims.matrix.indptr, claims.matrix.indices, claims.matrix.data, system.income, system.ceiling,
-                self.scale, self.vector, self.share, self.image, self.gap, self.images, self.gaps, self.unit, slot,
-                used, sums[place], first, last,
-            )  # fmt: skip
-
-        run(work, [(place, *piece) for place, piece in enumerate(claims.pieces)], claims.matrix.nnz)
+        sums = np.zeros((len(tiles.blocks), 2 * used + 1))
+        tiles.run(
+            lambda block: image_of(
+                block, system.income, system.ceiling, self.per_scale, self.vector, self.share, self.fresh, self.image,
+                self.gap, self.images, self.gaps, self.unit, slot, used, sums[block], *tiles.arrays,
+            )
+        )  # fmt: skip
         if slot >= 0:
             added = sums.sum(axis=0)
             self.products[slot, :used] = self.products[:used, slot] = added[:used]
@@ -108,13 +108,58 @@ class _Mixture:
     def mix(self) -> None:
         """Make the mixture of images with the least gap the next vector."""
         used = min(self.count, WINDOW)
-        weights = np.linalg.lstsq(self.products[:used, :used], self.against[:used], rcond=1e-14)[0]
+        weights = np.linalg.lstsq(self.products[:used, :used], self.against[:used], rcond=1e-14)[0] * self.unit
+        tiles = self.system.incoming
+        tiles.run(
+            lambda block: combine(
+                tiles.bits, block, self.image, self.images, weights, self.system.ceiling, self.system.due, self.vector,
+                self.share,
+            )
+        )  # fmt: skip
 
-        def work(first: int, last: int) -> None:
-            combine(
-                self.image, self.images, weights, self.system.ceiling, self.system.due, self.vector, self.share, first,
-                last,
-            )  # fmt: skip
 
-        claims = self.system.incoming
-        run(work, claims.pieces, claims.matrix.nnz)
+@kernel
+def image_of(
+    block: int, income: Any, ceiling: Any, per_scale: Any, vector: Any, share: Any, fresh: Any, image: Any, gap: Any,
+    images: Any, gaps: Any, unit: float, slot: int, used: int, sums: Any, begins: Any, creditors: Any, debtors: Any,
+    claims: Any, bits: int,
+) -> None:  # fmt: skip
+    """Compute Phi of a vector for a block of nodes, how it and its gap changed, and what a mixture needs to know.
+
+    ``image`` and ``gap`` hold those of the last vector and are replaced; their changes go to column ``slot`` of
+    ``images`` and ``gaps`` (none where it is negative), in ``unit``. ``sums`` adds up products of the changed gaps with
+    column ``slot``, then with the gap, and ends with the largest gap times ``per_scale``.
+    """
+    first = block << bits
+    last = min(first + (1 << bits), len(income))
+    fresh[first:last] = income[first:last]
+    add_tiles(block, share, fresh, begins, creditors, debtors, claims, bits)
+    largest, per_unit = 0.0, 1.0 / unit
+    sums[:] = 0.0
+    for i in range(first, last):
+        new = min(max(fresh[i], 0.0), ceiling[i])
+        away = new - vector[i]
+        largest = max(largest, abs(away) * per_scale[i])
+        if slot >= 0:
+            images[i, slot] = (new - image[i]) * per_unit
+            gaps[i, slot] = (away - gap[i]) * per_unit
+            changed, left = np.float64(gaps[i, slot]), away * per_unit
+            for column in range(used):
+                sums[column] += gaps[i, column] * changed
+                sums[used + column] += gaps[i, column] * left
+        image[i], gap[i] = new, away
+    sums[2 * used] = largest
+
+
+@kernel
+def combine(
+    bits: int, block: int, image: Any, images: Any, weights: Any, ceiling: Any, due: Any, vector: Any, share: Any
+) -> None:  # fmt: skip
+    """Mix images of a block of nodes into the next vector, cut to what is due, and divide it by the dues."""
+    first = block << bits
+    for i in range(first, min(first + (1 << bits), len(image))):
+        mixed = image[i]
+        for column in range(len(weights)):
+            mixed -= weights[column] * images[i, column]
+        vector[i] = min(max(mixed, 0.0), ceiling[i])
+        share[i] = vector[i] / due[i] if due[i] > 0.0 else 0.0

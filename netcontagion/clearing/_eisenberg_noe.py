@@ -18,7 +18,8 @@ from netcontagion.clearing._extremes import alive_nodes, with_the_dead
 from netcontagion.clearing._input import Options, checked_assets, checked_input
 from netcontagion.clearing._push import pushed
 from netcontagion.clearing._result import ClearingResult, NodeValues
-from netcontagion.clearing._scenarios import ShortfallValues, by_scenario, push_batch
+from netcontagion.clearing._scenario_assets import read_scenarios
+from netcontagion.clearing._scenarios import ShortfallValues, push_batch
 from netcontagion.clearing._shares import SOLVENCY_TOLERANCE, share_paid
 from netcontagion.clearing._solvers import Solved, auto, concluded, fictitious_default, from_above, from_below
 from netcontagion.clearing._system import Prepared
@@ -121,7 +122,7 @@ def eisenberg_noe(
     """
     options = Options(external_rank, which, solver, rtol, max_rounds, waves)
     options.check(SOLVERS)
-    prepared, assets = _read(liabilities, external_assets, external_liabilities, external_rank)
+    prepared, assets = _read(liabilities, external_assets, external_liabilities, options)
     told = external_liabilities is not None or bool(prepared.external.any())
     if assets.size and _pushes_first(prepared.owed, options):
         result = _together(prepared, assets, options, told_external=told)
@@ -148,7 +149,7 @@ def prepare(
     Returns
     -------
     Prepared
-        Goes to :func:`eisenberg_noe` in the place of ``liabilities``; memory: 12 bytes per claim, 48 per node.
+        Goes to :func:`eisenberg_noe` in the place of ``liabilities``; memory: 12 bytes per claim, 72 per node.
 
     Raises
     ------
@@ -168,10 +169,15 @@ def prepare(
     return Prepared(owed, external, external_rank, labels)
 
 
-def _read(liabilities: Any, assets: Any, external: Any, rank: str) -> tuple[Prepared, Floats]:
+def _read(liabilities: Any, assets: Any, external: Any, options: Options) -> tuple[Prepared, Floats]:
+    """Check what is given; a table of scenarios of a prepared network that is pushed is checked on the way."""
+    rank = options.external_rank
     if isinstance(liabilities, Prepared):
         if external is not None or (rank == "senior") != liabilities.senior:
             raise ValueError("a prepared network has its external liabilities: leave them out, and name their rank")
+        table = type(assets) is np.ndarray and assets.dtype == np.float64 and assets.ndim == 2
+        if table and len(assets) == liabilities.owed.shape[0] and _pushes_first(liabilities.owed, options):
+            return liabilities, assets
         return liabilities, checked_assets(assets, liabilities)
     owed, numbers, outside = checked_input(liabilities, assets, external)
     return Prepared(owed, outside, rank, liabilities.index if hasattr(liabilities, "columns") else None), numbers
@@ -183,12 +189,13 @@ def _read(liabilities: Any, assets: Any, external: Any, rank: str) -> tuple[Prep
 def _one_by_one(
     prepared: Prepared, assets: Floats, options: Options, *, told_external: bool, spent: bool = False
 ) -> ClearingResult:
-    systems = [prepared.system(column) for column in np.atleast_2d(assets.T)]
-    solved = [_solve(system, options, spent=spent) for system in systems]
-    parts = [_node_values(prepared, system, one) for system, one in zip(systems, solved, strict=True)]
+    columns = np.atleast_2d(assets.T)
+    solved = [_solve(prepared.system(column), options, spent=spent) for column in columns]
+    parts = [_node_values(prepared, prepared.system(column), one) for column, one in zip(columns, solved, strict=True)]
     values = _values(parts, assets, [one.wave for one in solved])
     residual = np.array([part["residual"] for part in parts])
-    return _result(values, prepared.owed, residual, solved, options, told_external=told_external)
+    told = residual if assets.ndim == 2 else float(residual[0])
+    return _result(values, prepared.owed, told, solved, options, told_external=told_external)
 
 
 def _pushes_first(owed: Any, options: Options) -> bool:
@@ -198,23 +205,24 @@ def _pushes_first(owed: Any, options: Options) -> bool:
 
 def _together(prepared: Prepared, assets: Floats, options: Options, *, told_external: bool) -> ClearingResult:
     """Push all scenarios at once, and solve by themselves those that a push does not settle."""
-    rows = by_scenario(assets)
-    assets = rows[0] if assets.ndim == 1 else rows.T
-    rounds, budget = _limits(prepared.owed, options)
-    batch = push_batch(prepared, rows, options.rtol, rounds, budget)
+    given = read_scenarios(assets, float(np.finfo(float).max) - prepared.largest)
+    if given is None:
+        return _one_by_one(prepared, checked_assets(assets, prepared), options, told_external=told_external)
+    batch = push_batch(prepared, given, options.rtol, *_limits(prepared.owed, options))
     if assets.ndim == 1 and not batch.settled[0]:
         return _one_by_one(prepared, assets, options, told_external=told_external, spent=bool(batch.spent[0]))
     alone, residual = {}, batch.width.copy()  # at most the width: p <= Phi(p) at one bound, p >= Phi(p) at the other
     for scenario in np.flatnonzero(~batch.settled).tolist():
-        system = prepared.system(rows[scenario])
+        system = prepared.system(given.of(scenario))
         solved = _solve(system, options, spent=bool(batch.spent[scenario]))
         alone[scenario] = solved
         batch.rounds[scenario] = solved.rounds
         residual[scenario] = _node_values(prepared, system, solved)["residual"]
-    values: Any = ShortfallValues(prepared, assets, batch.short, alone)
+    values: Any = ShortfallValues(prepared, given, batch.short, alone, several=assets.ndim == 2)
     ready = Solved(np.empty(0), Enclosure("bracket", np.empty(0), np.empty(0), 0.0, 0.0), 0, Status.SETTLED)
-    solved_all = [alone.get(scenario, ready) for scenario in range(len(rows))]
-    result = _result(values, prepared.owed, residual, solved_all, options, told_external=told_external)
+    solved_all = [alone.get(scenario, ready) for scenario in range(given.count)]
+    told = residual if assets.ndim == 2 else float(residual[0])
+    result = _result(values, prepared.owed, told, solved_all, options, told_external=told_external)
     return replace(result, iterations=batch.rounds if assets.ndim == 2 else int(batch.rounds[0]))
 
 
@@ -318,9 +326,9 @@ def _values(parts: list[dict[str, Any]], assets: Floats, waves: list[Any]) -> No
 
 
 def _result(
-    values: Any, owed: Any, residual: Floats, solved: list[Solved], options: Options, *, told_external: bool
+    values: Any, owed: Any, residual: Floats | float, solved: list[Solved], options: Options, *, told_external: bool
 ) -> ClearingResult:
-    several = values.external_assets.ndim == 2
+    several = isinstance(residual, np.ndarray)
     rounds = np.array([one.rounds for one in solved], dtype=np.int64)
     statuses = tuple(one.status for one in solved)
     notes = dict.fromkeys(note for one in solved for note in one.notes)
@@ -332,7 +340,7 @@ def _result(
         external_rank=options.external_rank,
         which=options.which,
         enclosure=min((one.enclosure.kind for one in solved), key=KINDS.index, default="concave"),
-        residual=residual if several else float(residual[0]),
+        residual=residual,
         iterations=rounds if several else int(rounds[0]),
         status=next((status for status in statuses if not status.settled), Status.SETTLED),
         statuses=statuses,

@@ -91,10 +91,6 @@ def checked_assets(external_assets: Any, prepared: Prepared) -> Floats:
                 [Problem("external_assets", None, None, "its labels are not the matrix's", "the same labels", cure)]
             )
         external_assets = external_assets.reindex(prepared.labels)
-    if type(external_assets) is np.ndarray and external_assets.dtype == np.float64 and external_assets.ndim == 2:
-        lowest, highest = external_assets.min(initial=np.inf), external_assets.max(initial=0.0)
-        if len(external_assets) == prepared.owed.shape[0] and lowest >= 0 and np.isfinite(highest + prepared.largest):
-            return external_assets  # the quick way through for many scenarios; they are copied by scenario
     assets = _numbers("external_assets", _unmasked(external_assets), (1, 2), problems)
     _check_rows("external_assets", assets, prepared.owed.shape[0], problems)
     if problems or assets is None:

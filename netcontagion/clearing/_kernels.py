@@ -1,4 +1,4 @@
-"""Compiled loops of the clearing solvers: pushing shortfalls from debtors to creditors, and one product.
+"""Compiled loops that push shortfalls from debtors to creditors.
 
 In a push ``short`` is what a node does not pay of its dues, ``slack`` what it could lose before it has to pay less,
 less a margin. Every float operation errs by a part of ``|income| + full receipts + dues`` of its node; the margin
@@ -24,59 +24,89 @@ __all__ = [
     "SETTLED",
     "SPENT",
     "STOPPED",
-    "combine",
-    "gather",
-    "image_of",
     "push_scenarios",
-    "turn",
 ]
 
 REFRESH = 16
 EPS = 2.220446049250313e-16
+STRIP = 64  # nodes looked at together for some that lack something
 FEW = 50  # a frontier of less than 1 / FEW of the nodes is visited by itself, else all nodes in turn
 # bounds as near as asked for, or as rounding allows; edges, rounds used up; near, but maybe no value reaches somebody
 SETTLED, SPENT, STOPPED, DOUBTFUL = 0, 1, 2, 3
 NARROWINGS = 6
+VISITS = 8  # of an edge of those who fail at once: where many fail, a push without a budget for as many is not begun
 
 
 @kernel
-def margin(income: Any, full: Any, due: Any, degrees: Any, i: int) -> float:
+def margin(income: Any, limits: Any, i: int) -> float:
     """Bound of what rounding adds to the slack of a node between two refreshes."""
-    return float((17.0 * (degrees[0, i] + degrees[1, i] + 1.0) + 8.0) * EPS * (abs(income[i]) + full[i] + due[i]))
+    _, error, weight, _ = limits
+    return float(error[i] * (abs(income[i]) + weight[i]))
 
 
 @kernel
-def open_slack(
-    due: Any, income: Any, full: Any, degrees: Any, slack: Any, frontier: Any, queued: Any
-) -> tuple[int, bool]:  # fmt: skip
+def open_slack(due: Any, income: Any, limits: Any, slack: Any, frontier: Any, queued: Any) -> tuple[int, int, int]:
     """Compute the slack of everybody when all pay in full, and list those who have none.
 
-    Those who owe nothing have no end of it. Tells too whether value reaches everybody who owes, for certain: whoever
-    has no income has more debtors than there are others without income.
+    Those who owe nothing have no end of it. Returns how many have none; how many owe and have no income; and the fewest
+    debtors of one of the latter: where these are no fewer than the poor, value reaches everybody who owes.
     """
+    room, error, _, debtors = limits
     count, poor, fewest = 0, 0, len(due)
-    for i in range(len(due)):
-        left = np.inf
-        if due[i] > 0.0:
-            left = income[i] + full[i] - due[i] - margin(income, full, due, degrees, i)
-            if income[i] <= 0.0:
+    for start in range(0, len(due), STRIP):
+        end = start + STRIP
+        ready, left, errs, now = income[start:end], room[start:end], error[start:end], slack[start:end]
+        lacking, without = 0, 0
+        for i in range(len(now)):
+            now[i] = ready[i] + left[i] - errs[i] * abs(ready[i])
+            lacking += now[i] < 0.0
+            without += ready[i] <= 0.0
+        for i in range(start, start + len(now) if lacking > 0 else start):
+            if slack[i] < 0.0:
+                queued[i] = True
+                frontier[count] = i
+                count += 1
+        for i in range(start, start + len(now) if without > 0 else start):
+            if income[i] <= 0.0 and due[i] > 0.0:
                 poor += 1
-                fewest = min(fewest, degrees[0, i])
-        slack[i] = left
-        if left < 0.0:
+                fewest = min(fewest, debtors[i])
+    return count, poor, fewest
+
+
+@kernel
+def change_slack(
+    due: Any, income: Any, limits: Any, changed: Any, amounts: Any, base: Any, slack: Any, frontier: Any, queued: Any,
+    poor: int, fewest: int,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Give some nodes another income, and list who has no slack: of them, and of ``base``, who had none before."""
+    room, error, _, debtors = limits
+    count = 0
+    for place in range(len(changed)):
+        i = changed[place]
+        income[i] = amounts[place]
+        slack[i] = income[i] + room[i] - error[i] * abs(income[i])
+        if income[i] <= 0.0 and due[i] > 0.0:
+            poor += 1
+            fewest = min(fewest, debtors[i])
+        if slack[i] < 0.0:
             queued[i] = True
             frontier[count] = i
             count += 1
-    return count, fewest >= poor
+    for i in base:
+        if slack[i] < 0.0 and not queued[i]:
+            queued[i] = True
+            frontier[count] = i
+            count += 1
+    return count, poor, fewest
 
 
 @kernel
 def slack_of(
-    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degrees: Any, short: Any, slack: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, limits: Any, short: Any, slack: Any,
     frontier: Any, queued: Any,
 ) -> int:  # fmt: skip
     """Compute the slack of everybody anew, and list those who may have to pay less."""
-    open_slack(due, income, full, degrees, slack, frontier, queued)
+    open_slack(due, income, limits, slack, frontier, queued)
     for i in range(len(due)):
         if short[i] > 0.0:
             spread(indptr, indices, data, due, slack, i, short[i])
@@ -93,9 +123,7 @@ def spread(indptr: Any, indices: Any, data: Any, due: Any, slack: Any, i: int, l
 
 
 @kernel
-def less_to_pay(
-    due: Any, income: Any, full: Any, degrees: Any, short: Any, slack: Any, tol: float, must: bool, i: int
-) -> float:
+def less_to_pay(due: Any, income: Any, limits: Any, short: Any, slack: Any, tol: float, must: bool, i: int) -> float:
     """Return how much less a node pays now: what it must, where that is more than ``tol`` x dues, or a trifle more.
 
     With ``must`` only what every solution lacks; else enough to leave a slack of ``tol`` x dues.
@@ -105,7 +133,7 @@ def less_to_pay(
         return 0.0
     if not must:
         return float(min(tol * due[i] - slack[i], room))
-    less = -slack[i] - 2.0 * margin(income, full, due, degrees, i)
+    less = -slack[i] - 2.0 * margin(income, limits, i)
     return float(min(less, room)) if less > tol * due[i] else 0.0
 
 
@@ -123,14 +151,15 @@ def find_frontier(due: Any, short: Any, slack: Any, frontier: Any, queued: Any) 
 
 @kernel
 def push(
-    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degrees: Any, short: Any, slack: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, limits: Any, short: Any, slack: Any,
     frontier: Any, queued: Any, count: int, waiting: Any, waits: int, tol: float, must: bool, rounds: int,
     budget: float,
 ) -> tuple[int, float, int, int, bool]:  # fmt: skip
     """Push shortfalls until nobody has to pay less.
 
-    ``frontier`` lists those to visit, ``waiting`` those visited that need not pay less, or paid less already. Returns
-    rounds, edges visited, how many are still to visit, how many wait, and whether ``waiting`` is no longer complete.
+    ``frontier`` lists those to visit while they are few, ``waiting`` those visited that need not pay less, or paid less
+    already. Returns rounds, edges visited, how many are still to visit, how many wait, and whether ``waiting`` is no
+    longer complete.
     """
     size, taken, edges, swept = len(due), 0, 0.0, False
     while count > 0 and taken < rounds and edges <= budget:
@@ -146,7 +175,7 @@ def push(
                     waits += 1
                 else:
                     swept = True
-                less = less_to_pay(due, income, full, degrees, short, slack, tol, must, i)
+                less = less_to_pay(due, income, limits, short, slack, tol, must, i)
                 if less > 0.0:
                     short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
                     slack[i] += less
@@ -161,45 +190,60 @@ def push(
                             frontier[count] = k
                             count += 1
         else:
-            swept = True
+            swept, count = True, 0
+            queued[:] = False
             for i in range(size):
-                less = less_to_pay(due, income, full, degrees, short, slack, tol, must, i)
+                less = less_to_pay(due, income, limits, short, slack, tol, must, i)
                 if less > 0.0:
                     short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
                     spread(indptr, indices, data, due, slack, i, less)
                     edges += indptr[i + 1] - indptr[i]
-            count = 0
-            for i in range(size):
-                queued[i] = less_to_pay(due, income, full, degrees, short, slack, tol, must, i) > 0.0
-                if queued[i]:
-                    frontier[count] = i
                     count += 1
+            if FEW * count <= size:
+                count = 0
+                for i in range(size):
+                    if less_to_pay(due, income, limits, short, slack, tol, must, i) > 0.0:
+                        queued[i] = True
+                        frontier[count] = i
+                        count += 1
         if taken % REFRESH == 0:
             swept = True
-            count = slack_of(indptr, indices, data, due, income, full, degrees, short, slack, frontier, queued)
+            count = slack_of(indptr, indices, data, due, income, limits, short, slack, frontier, queued)
     for place in range(count):
         queued[frontier[place]] = False
     return taken, edges, count, waits, swept
 
 
 @kernel
+def count_edges(indptr: Any, nodes: Any, count: int) -> int:
+    """Count what the first ``count`` nodes of a list owe."""
+    edges = 0
+    for place in range(count):
+        edges += indptr[nodes[place] + 1] - indptr[nodes[place]]
+    return edges
+
+
+@kernel
 def bracket(
-    indptr: Any, indices: Any, data: Any, due: Any, income: Any, full: Any, degrees: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, limits: Any,
     low: Any, near: Any, high: Any, slack: Any, frontier: Any, queued: Any, waiting: Any,
-    rtol: float, max_rounds: int, budget: float,
+    count: int, rtol: float, max_rounds: int, budget: float,
 ) -> tuple[int, int, float, int]:  # fmt: skip
     """Enclose the least shortfalls: ``low`` starts at 0 and stays below them, ``high`` ends above them.
 
     ``low`` grows only by what every solution lacks; ``near`` is one step nearer, without the margins of ``low``.
     ``high`` goes on until everybody can pay what it says, rounding included: then it is a lower bound of payments that
-    clear. Returns how it ended, rounds, the width, and how many of ``waiting`` are all that was touched (-1: perhaps
-    everybody).
+    clear. ``slack`` is that of full payment, ``frontier`` lists the ``count`` nodes that have none. Returns how it
+    ended, rounds, the width, and how many of ``waiting`` are all that was touched (-1: perhaps everybody).
     """
     size, tol, rounds, before, width, touched = len(due), rtol / 8.0, 0, np.inf, np.inf, 0
-    count, alive = open_slack(due, income, full, degrees, slack, frontier, queued)
+    if FEW * count > size and count_edges(indptr, frontier, count) > budget / VISITS:
+        for place in range(count):
+            queued[frontier[place]] = False
+        return SPENT, rounds, width, touched
     for narrowing in range(NARROWINGS):
         taken, edges, count, waits, swept = push(
-            indptr, indices, data, due, income, full, degrees, low, slack, frontier, queued, count, waiting, 0, tol,
+            indptr, indices, data, due, income, limits, low, slack, frontier, queued, count, waiting, 0, tol,
             True, max_rounds - rounds, budget,
         )  # fmt: skip
         rounds += taken
@@ -211,7 +255,7 @@ def bracket(
             i = place if touched < 0 else waiting[place]
             near[i] = high[i] = low[i]
             if slack[i] < 0.0:
-                lack = -slack[i] - margin(income, full, due, degrees, i)
+                lack = -slack[i] - margin(income, limits, i)
                 near[i] = min(low[i] + max(lack, 0.0), due[i])
         count = 0
         if touched < 0:
@@ -224,7 +268,7 @@ def bracket(
                     frontier[count] = i
                     count += 1
         taken, edges, count, waits, swept = push(
-            indptr, indices, data, due, income, full, degrees, high, slack, frontier, queued, count, waiting, waits,
+            indptr, indices, data, due, income, limits, high, slack, frontier, queued, count, waiting, waits,
             tol, False, max(max_rounds - rounds, REFRESH), budget,
         )  # fmt: skip
         rounds += taken
@@ -240,111 +284,79 @@ def bracket(
         if width <= rtol or width > 0.5 * before:
             break
         tol, before = max(tol * 0.5 * rtol / width, EPS), width
-        count = slack_of(indptr, indices, data, due, income, full, degrees, low, slack, frontier, queued)
-    return (SETTLED if alive else DOUBTFUL), rounds, width, touched
-
-
-@kernel
-def turn(table: Any, out: Any, first: int) -> None:
-    """Copy columns of a table, from ``first`` on, into the rows of another, a tile at a time."""
-    tile = 64
-    for top in range(0, table.shape[0], tile):
-        for column in range(len(out)):
-            for row in range(top, min(top + tile, table.shape[0])):
-                out[column, row] = table[row, first + column]
+        count = slack_of(indptr, indices, data, due, income, limits, low, slack, frontier, queued)
+    return SETTLED, rounds, width, touched
 
 
 @kernel
 def push_scenarios(
-    indptr: Any, indices: Any, data: Any, due: Any, incomes: Any, full: Any, degrees: Any, rtol: float, max_rounds: int,
-    budget: float, codes: Any, rounds: Any, widths: Any, work: Any, lists: Any, queued: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, incomes: Any, begins: Any, changed: Any, amounts: Any, limits: Any,
+    rtol: float, max_rounds: int, budget: float, codes: Any, rounds: Any, widths: Any, work: Any, lists: Any,
+    queued: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
-    """Enclose the shortfalls of scenarios, rows of ``incomes``; return those that may be above 0.
+    """Enclose the shortfalls of scenarios; return those that may be above 0.
 
-    Returns, scenario after scenario, nodes and their shortfalls (lower bound, nearest, upper bound), and where each
-    scenario begins. What a scenario that did not settle returns is a lower bound in all three. ``work`` (4, n) is 0 but
-    for the first row, ``queued`` false, and so they end.
+    Scenarios are rows of ``incomes``, or changes of the only row, which begin where ``begins`` says. Returns, scenario
+    after scenario, nodes and their shortfalls (lower bound, nearest, upper bound), and where each scenario begins. What
+    a scenario that did not settle returns is a lower bound in all three. ``work`` (4, n) is 0 but for the first row,
+    ``queued`` false, and so they end.
     """
-    size, scenarios = len(due), len(incomes)
-    nodes, shorts, begins = np.empty(1024, np.int32), np.empty((1024, 3)), np.zeros(scenarios + 1, np.int64)
+    size, scenarios, together = len(due), len(codes), len(begins) > 0
+    nodes, shorts, ends = np.empty(1024, np.int32), np.empty((1024, 3)), np.zeros(scenarios + 1, np.int64)
     slack, low, near, high = work[0], work[1], work[2], work[3]
     frontier, waiting = lists[0], lists[1]
     filled = 0
+    income = incomes[0].copy() if together else incomes[0]
+    count, poor, fewest = open_slack(due, income, limits, slack, frontier, queued)
+    opening, base = slack[: size if together else 0].copy(), frontier[:count].copy()
     for scenario in range(scenarios):
-        codes[scenario], rounds[scenario], widths[scenario], touched = bracket(
-            indptr, indices, data, due, incomes[scenario], full, degrees, low, near, high, slack, frontier, queued,
-            waiting, rtol, max_rounds, budget,
+        first, last = (begins[scenario], begins[scenario + 1]) if together else (0, 0)
+        if together:
+            for i in base:
+                queued[i] = False
+            count, without, least = change_slack(
+                due, income, limits, changed[first:last], amounts[first:last], base, slack, frontier, queued, poor,
+                fewest,
+            )  # fmt: skip
+        else:
+            if scenario > 0:
+                income = incomes[scenario]
+                count, poor, fewest = open_slack(due, income, limits, slack, frontier, queued)
+            without, least = poor, fewest
+        code, rounds[scenario], widths[scenario], touched = bracket(
+            indptr, indices, data, due, income, limits, low, near, high, slack, frontier, queued, waiting, count, rtol,
+            max_rounds, budget,
         )  # fmt: skip
+        codes[scenario] = DOUBTFUL if code == SETTLED and least < without else code
         visited = np.arange(size) if touched < 0 else np.sort(waiting[:touched])
         if filled + len(visited) > len(nodes):
             room = 2 * (filled + len(visited))
             nodes = np.append(nodes[:filled], np.empty(room - filled, np.int32))
             shorts = np.append(shorts[:filled], np.empty((room - filled, 3)), axis=0)
-        settled = codes[scenario] == SETTLED or codes[scenario] == DOUBTFUL
         for i in visited:
             if high[i] > 0.0 or near[i] > 0.0 or low[i] > 0.0:
                 nodes[filled], shorts[filled, 0] = i, low[i]
-                shorts[filled, 1], shorts[filled, 2] = (near[i], high[i]) if settled else (low[i], low[i])
+                shorts[filled, 1], shorts[filled, 2] = (near[i], high[i]) if code == SETTLED else (low[i], low[i])
                 filled += 1
+                if together and touched >= 0:
+                    restore(indptr, indices, slack, opening, int(i))
             low[i], near[i], high[i], queued[i] = 0.0, 0.0, 0.0, False
-        begins[scenario + 1] = filled
-    return nodes[:filled].copy(), shorts[:filled].copy(), begins
+        ends[scenario + 1] = filled
+        if together:
+            if touched < 0:
+                slack[:] = opening
+            for place in range(first, last):
+                i = changed[place]
+                income[i], slack[i] = incomes[0, i], opening[i]
+    for i in base:
+        queued[i] = False
+    return nodes[:filled].copy(), shorts[:filled].copy(), ends
 
 
 @kernel
-def gather(indptr: Any, indices: Any, data: Any, vector: Any, out: Any, first: int, last: int) -> None:
-    """Multiply rows ``first`` to ``last`` of a matrix by a vector."""
-    for row in range(first, last):
-        total = 0.0
-        for entry in range(np.uintp(indptr[row]), np.uintp(indptr[row + 1])):
-            total += data[entry] * vector[np.uintp(indices[entry])]
-        out[row] = total
-
-
-@kernel
-def image_of(
-    indptr: Any, indices: Any, data: Any, income: Any, ceiling: Any, scale: Any, vector: Any, share: Any, image: Any,
-    gap: Any, images: Any, gaps: Any, unit: float, slot: int, used: int, sums: Any, first: int, last: int,
-) -> None:  # fmt: skip
-    """Compute Phi of a vector for some nodes, how it and its gap changed, and what a mixture needs to know of that.
-
-    ``image`` and ``gap`` hold those of the last vector and are replaced; their changes go to row ``slot`` of ``images``
-    and ``gaps`` (none where it is negative), gaps in ``unit``. ``sums`` adds up products of the changed gaps with row
-    ``slot``, then with the gap, and ends with the largest gap relative to ``scale``.
-    """
-    largest = 0.0
-    sums[:] = 0.0
-    for i in range(first, last):
-        total = income[i]
-        for entry in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
-            total += data[entry] * share[np.uintp(indices[entry])]
-        new = min(max(total, 0.0), ceiling[i])
-        away = new - vector[i]
-        largest = max(largest, abs(away) / scale[i])
-        if slot >= 0:
-            images[slot, i] = new - image[i]
-            gaps[slot, i] = (away - gap[i]) / unit
-        image[i], gap[i] = new, away
-    for row in range(used):
-        product, with_gap = 0.0, 0.0
-        for i in range(first, last):
-            product += gaps[row, i] * gaps[slot, i]
-            with_gap += gaps[row, i] * (gap[i] / unit)
-        sums[row], sums[used + row] = product, with_gap
-    sums[2 * used] = largest
-
-
-@kernel
-def combine(
-    image: Any, images: Any, weights: Any, ceiling: Any, due: Any, vector: Any, share: Any, first: int, last: int
-) -> None:
-    """Mix images into the next vector, cut to what is due, and divide it by the dues."""
-    for i in range(first, last):
-        vector[i] = image[i]
-    for row in range(len(weights)):
-        weight = weights[row]
-        for i in range(first, last):
-            vector[i] -= weight * images[row, i]
-    for i in range(first, last):
-        vector[i] = min(max(vector[i], 0.0), ceiling[i])
-        share[i] = vector[i] / due[i] if due[i] > 0.0 else 0.0
+def restore(indptr: Any, indices: Any, slack: Any, opening: Any, i: int) -> None:
+    """Give a node and its creditors the slack that they had before."""
+    slack[i] = opening[i]
+    for edge in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
+        k = np.uintp(indices[edge])
+        slack[k] = opening[k]

@@ -15,6 +15,7 @@ import numpy as np
 from netcontagion._status import Status
 from netcontagion.clearing._enclosure import Enclosure
 from netcontagion.clearing._kernels import DOUBTFUL, SETTLED, STOPPED, push_scenarios
+from netcontagion.clearing._scenario_assets import NO_CHANGES, ScenarioAssets
 from netcontagion.clearing._solvers import Solved
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ __all__ = ["pushed", "workspace"]
 def pushed(system: System, rtol: float, max_rounds: int, budget: float = np.inf) -> Solved | None:
     """Enclose the greatest vector; None where more than ``budget`` edges would have to be visited."""
     code, rounds, width = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(1)
+    assets = ScenarioAssets(system.income[None], NO_CHANGES, 1)
     nodes, short, _ = push_scenarios(
-        *graph_of(system), system.due, system.income[None], system.full, system.degrees, rtol, max_rounds, budget,
+        *graph_of(system), system.due, *assets.block(0, 1), system.limits, rtol, max_rounds, budget,
         code, rounds, width, *workspace(len(system.due)),
     )  # fmt: skip
     if code[0] not in (SETTLED, STOPPED, DOUBTFUL):

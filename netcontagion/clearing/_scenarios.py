@@ -13,17 +13,19 @@ import scipy.sparse
 
 from netcontagion._compile import in_threads
 from netcontagion.clearing._extremes import alive_nodes
-from netcontagion.clearing._kernels import DOUBTFUL, SETTLED, SPENT, STOPPED, push_scenarios, turn
+from netcontagion.clearing._kernels import DOUBTFUL, SETTLED, SPENT, STOPPED, push_scenarios
 from netcontagion.clearing._push import workspace
 from netcontagion.clearing._shares import share_paid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from netcontagion.clearing._scenario_assets import ScenarioAssets
     from netcontagion.clearing._solvers import Solved
     from netcontagion.clearing._system import Bools, Floats, Prepared
 
-__all__ = ["Batch", "ShortfallValues", "by_scenario", "push_batch"]
+__all__ = ["Batch", "ShortfallValues", "push_batch"]
+
 
 BLOCK = 64  # scenarios a processor takes at a time
 
@@ -46,14 +48,11 @@ class Short(NamedTuple):
     high: Any
 
 
-def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int, budget: float) -> Batch:
-    """Push every scenario, rows of ``incomes``, external debt pari passu.
-
-    Settled are those in which value reaches all who owe.
-    """
-    scenarios, size = incomes.shape
+def push_batch(prepared: Prepared, assets: ScenarioAssets, rtol: float, max_rounds: int, budget: float) -> Batch:
+    """Push every scenario, external debt pari passu; settled are those in which value reaches all who owe."""
+    size, scenarios = prepared.owed.shape[0], assets.count
     codes, rounds, width = np.full(scenarios, -1), np.zeros(scenarios, dtype=np.int64), np.zeros(scenarios)
-    owed, due, full, degrees = prepared.owed, prepared.dues, prepared.full, prepared.degrees
+    owed, due, limits = prepared.owed, prepared.dues, prepared.limits
 
     def work(first: int, last: int) -> tuple[Any, Any, Any]:
         try:
@@ -61,13 +60,13 @@ def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int
         except IndexError:
             space = workspace(size)
         found: tuple[Any, Any, Any] = push_scenarios(
-            owed.indptr, owed.indices, owed.data, due, incomes[first:last], full, degrees, rtol, max_rounds,
-            budget, codes[first:last], rounds[first:last], width[first:last], *space,
+            owed.indptr, owed.indices, owed.data, due, *assets.block(first, last), limits, rtol, max_rounds, budget,
+            codes[first:last], rounds[first:last], width[first:last], *space,
         )  # fmt: skip
         prepared.spaces.append(space)
         return found
 
-    parts = in_threads(work, blocks(scenarios))
+    parts = in_threads(work, [(first, min(first + BLOCK, scenarios)) for first in range(0, scenarios, BLOCK)])
     nodes, values = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
     counts = np.concatenate([np.diff(part[2]) for part in parts])
     begins = np.concatenate([[0], np.cumsum(counts)])
@@ -75,22 +74,8 @@ def push_batch(prepared: Prepared, incomes: Floats, rtol: float, max_rounds: int
     near = width <= rtol
     settled = (codes == SETTLED) & near
     for scenario in np.flatnonzero((codes == DOUBTFUL) & near).tolist():
-        settled[scenario] = alive_nodes(prepared.system(incomes[scenario])).all()
+        settled[scenario] = alive_nodes(prepared.system(assets.of(scenario))).all()
     return Batch(settled, (codes == SPENT) | (codes == STOPPED), rounds, width, short)
-
-
-def blocks(scenarios: int) -> list[tuple[int, int]]:
-    """Cut scenarios into pieces of work, the same for every number of processors."""
-    return [(first, min(first + BLOCK, scenarios)) for first in range(0, scenarios, BLOCK)]
-
-
-def by_scenario(assets: Floats) -> Floats:
-    """Copy a table (n, s) or (n,), so that each scenario is contiguous."""
-    if assets.ndim == 1:
-        return assets[None].copy()
-    rows = np.empty(assets.shape[::-1])
-    in_threads(lambda first, last: turn(assets, rows[first:last], first), blocks(len(rows)))
-    return rows
 
 
 def _columns(values: Floats, nodes: Any, begins: Any, size: int) -> Any:
@@ -105,9 +90,10 @@ class ShortfallValues:
 
     default_wave = None
 
-    def __init__(self, prepared: Prepared, assets: Floats, short: Short, alone: dict[int, Solved]) -> None:
-        self.prepared, self.external_assets, self.short, self.alone = prepared, assets, short, alone
-        assets.setflags(write=False)
+    def __init__(
+        self, prepared: Prepared, assets: ScenarioAssets, short: Short, alone: dict[int, Solved], *, several: bool
+    ) -> None:
+        self.prepared, self.assets, self.short, self.alone, self.several = prepared, assets, short, alone, several
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -123,9 +109,14 @@ class ShortfallValues:
         return paid
 
     def _shaped(self, values: Floats) -> Floats:
-        shaped = values[:, 0] if self.external_assets.ndim == 1 else values
+        shaped = values if self.several else values[:, 0]
         shaped.setflags(write=False)
         return shaped
+
+    @functools.cached_property
+    def external_assets(self) -> Floats:
+        """What every node has outside."""
+        return self._shaped(self.assets.table)
 
     @functools.cached_property
     def _share(self) -> Floats:
@@ -133,7 +124,7 @@ class ShortfallValues:
 
     def _of(self, per_node: Floats) -> Floats:
         """Spread one number per node over the scenarios."""
-        return per_node if self.external_assets.ndim == 1 else per_node[:, None]
+        return per_node[:, None] if self.several else per_node
 
     @functools.cached_property
     def dues(self) -> Floats:

@@ -10,30 +10,23 @@ where ``receipts(p)`` is what a node gets when each debtor pays p in proportion 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netcontagion._arrays import group_sum
-from netcontagion._compile import in_threads
-from netcontagion.clearing._kernels import gather
 from netcontagion.clearing._shares import SOLVENCY_TOLERANCE, share_paid
+from netcontagion.clearing._tiles import Tiles
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["EPS", "Bools", "Floats", "Prepared", "System", "run"]
+__all__ = ["EPS", "Bools", "Floats", "Prepared", "System"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 
 EPS = float(np.finfo(float).eps)
-PIECES = 16  # of a product, whatever the number of processors
-WORTH_THREADS = 1_000_000  # entries
 
 
 def full_receipts(owed: Any) -> Floats:
@@ -46,35 +39,14 @@ def count_claims(owed: Any) -> NDArray[np.int64]:
     return np.stack([np.bincount(owed.indices, minlength=owed.shape[0]), np.diff(owed.indptr)]).astype(np.int64)
 
 
-class Rows:
-    """A sparse matrix by rows whose product with a vector takes all processors."""
+def push_limits(due: Floats, full: Floats, degrees: NDArray[np.int64]) -> tuple[Any, ...]:
+    """Compute what a push knows of a node beside its dues and income.
 
-    def __init__(self, matrix: Any) -> None:
-        self.matrix = matrix
-        cuts = np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, PIECES + 1))
-        self.pieces = list(itertools.pairwise([0, *cuts[1:-1].tolist(), matrix.shape[0]]))
-
-    def __matmul__(self, vector: Floats) -> Floats:
-        matrix = self.matrix
-        if matrix.nnz < WORTH_THREADS:
-            small: Floats = matrix @ vector
-            return small
-        out = np.empty(matrix.shape[0])
-
-        def work(first: int, last: int) -> None:
-            gather(matrix.indptr, matrix.indices, matrix.data, vector, out, first, last)
-
-        run(work, self.pieces, matrix.nnz)
-        return out
-
-
-def run(work: Callable[..., None], pieces: list[Any], size: int) -> None:
-    """Do the pieces of a product of ``size`` entries, on all processors where that is worth it."""
-    if size < WORTH_THREADS:
-        for piece in pieces:
-            work(*piece)
-    else:
-        in_threads(work, pieces)
+    What full receipts leave of it after the dues, less a margin (no end where nothing is due); the part by which
+    rounding errs, of its income and of the weight that comes next; and how many owe it.
+    """
+    error, weight = (17.0 * (degrees.sum(axis=0) + 1.0) + 8.0) * EPS, full + due
+    return np.where(due > 0, full - due - error * weight, np.inf), error, weight, degrees[0]
 
 
 class Prepared:
@@ -99,17 +71,23 @@ class Prepared:
         income = assets - self.external if self.senior else assets
         due = self.internal if self.senior else self.dues
         before = self.external if self.senior else None
-        return System(self.owed, self.incoming, due, income, due, self.leaks, assets, before, self.rounding, self)
+        incoming = self.__dict__.get("tiles", self.incoming)
+        return System(self.owed, incoming, due, income, due, self.leaks, assets, before, self.rounding, self)
 
     @functools.cached_property
-    def by_creditor(self) -> Rows:
-        """Claims by creditor: a copy, for those who need many products."""
-        return Rows(self.incoming.tocsr())
+    def tiles(self) -> Tiles:
+        """Claims in tiles: a copy, for those who need many products."""
+        return Tiles(self.owed)
 
     @functools.cached_property
     def full(self) -> Floats:
         """What each node receives when everybody pays in full."""
         return full_receipts(self.owed)
+
+    @functools.cached_property
+    def limits(self) -> tuple[Any, ...]:
+        """What a push knows of the nodes where external debt ranks with the others."""
+        return push_limits(self.dues, self.full, self.degrees)
 
     @functools.cached_property
     def largest(self) -> float:
@@ -137,19 +115,17 @@ class System:
     shared: Prepared | None = None
 
     @functools.cached_property
-    def full(self) -> Floats:
-        """What each node receives when everybody pays in full."""
-        return full_receipts(self.owed) if self.shared is None else self.shared.full
-
-    @functools.cached_property
-    def degrees(self) -> NDArray[np.int64]:
-        """How many owe each node, and how many each node owes, (2, n)."""
-        return count_claims(self.owed) if self.shared is None else self.shared.degrees
+    def limits(self) -> tuple[Any, ...]:
+        """What a push knows of the nodes."""
+        if self.shared is None:
+            return push_limits(self.due, full_receipts(self.owed), count_claims(self.owed))
+        if self.senior is None:
+            return self.shared.limits
+        return push_limits(self.due, self.shared.full, self.shared.degrees)
 
     def for_many_products(self) -> System:
-        """Return the same system with claims stored by creditor."""
-        rows = Rows(self.incoming.tocsr()) if self.shared is None else self.shared.by_creditor
-        return replace(self, incoming=rows)
+        """Return the same system with claims stored in tiles."""
+        return replace(self, incoming=Tiles(self.owed) if self.shared is None else self.shared.tiles)
 
     @property
     def concave(self) -> bool:
