@@ -423,3 +423,44 @@ def test_a_result_comes_back_from_a_pickle_as_it_was():
     assert again.payments.tolist() == paid
     assert not again.payments.flags.writeable
     assert again.net_worth.tolist() == result.net_worth.tolist()
+
+
+@pytest.mark.parametrize("rounds", range(1, 6))
+@pytest.mark.parametrize("budget", [0.5, 3.0, np.inf])
+def test_a_push_that_is_stopped_leaves_its_workspace_as_it_was(rounds, budget):
+    rng = np.random.default_rng(rounds)
+    owed = csr_array(rng.uniform(0, 1, (7, 7)) * (1 - np.eye(7)))
+    prepared = prepare(owed, np.full(7, 1e-4))
+    numbers, queued = np.zeros((4, 7)), np.zeros(7, dtype=bool)
+    prepared.spaces.append((numbers, np.full((2, 7), 2**60), queued))  # what a list holds beyond its end is anything
+    given = _scenario_assets.read_scenarios(np.array([5e-5] * 3 + [1e-4] * 4), 1e300)
+    with pytest.MonkeyPatch.context() as patch:
+        plain_kernels(patch)  # which check where they write
+        batch = _scenarios.push_batch(prepared, given, 1e-10, rounds, budget * owed.nnz)
+    assert batch.spent[0]
+    assert not queued.any()
+    assert not numbers[1:].any()
+
+
+def test_mixing_stays_in_range_at_both_ends():
+    rng = np.random.default_rng(0)
+    tiny = csr_array(rng.uniform(0, 1, (6, 6)) * (1 - np.eye(6))) * 2.0**-1030
+    assert eisenberg_noe(tiny, np.full(6, 2.0**-1034), np.full(6, 2.0**-1033), solver="accelerated").status.settled
+    ring = np.zeros((3, 3))
+    ring[0, 1] = ring[1, 2] = ring[2, 0] = 1e307
+    call = {"external_liabilities": np.full(3, 1e302), "strict": False}
+    huge = eisenberg_noe(ring, np.array([0.2, 0.5, 0.7]) * 1e302, solver="accelerated", **call)
+    exact = eisenberg_noe(ring, np.array([0.2, 0.5, 0.7]) * 1e302, solver="fictitious_default", **call)
+    assert (huge.lower <= exact.upper * (1 + 1e-12)).all()
+    assert (exact.lower <= huge.upper * (1 + 1e-12)).all()
+
+
+def test_sums_beyond_the_range_of_numbers_do_not_warn():
+    owed = [[0, 1e308, 0], [0, 0, 0], [0, 1e307, 0]]
+    assert eisenberg_noe(owed, np.zeros(3), solver="push").payments.tolist() == [0, 0, 0]
+
+
+def test_no_scenarios_leave_the_given_table_as_it_was():
+    given = np.ones((3, 0))
+    eisenberg_noe(prepare(np.zeros((3, 3))), given, solver="push")
+    assert given.flags.writeable

@@ -83,7 +83,7 @@ class _Mixture:
         self.image, self.gap, self.fresh = np.empty(size), np.empty(size), np.empty(size)
         self.images, self.gaps = np.empty((2, size, WINDOW), dtype=np.float32)
         self.products, self.against = np.zeros((WINDOW, WINDOW)), np.zeros(WINDOW)
-        self.unit = float(system.due.max(initial=0.0)) or 1.0
+        self.unit = max(float(system.due.max(initial=0.0)), 1e-300)
         self.count = -1  # changes known, -1 before the first image
 
     def apply(self) -> float:
@@ -108,12 +108,12 @@ class _Mixture:
     def mix(self) -> None:
         """Make the mixture of images with the least gap the next vector."""
         used = min(self.count, WINDOW)
-        weights = np.linalg.lstsq(self.products[:used, :used], self.against[:used], rcond=1e-14)[0] * self.unit
+        weights = np.linalg.lstsq(self.products[:used, :used], self.against[:used], rcond=1e-14)[0]
         tiles = self.system.incoming
         tiles.run(
             lambda block: combine(
-                tiles.bits, block, self.image, self.images, weights, self.system.ceiling, self.system.due, self.vector,
-                self.share,
+                tiles.bits, block, self.image, self.images, weights, self.unit, self.system.ceiling, self.system.due,
+                self.vector, self.share,
             )
         )  # fmt: skip
 
@@ -153,13 +153,14 @@ def image_of(
 
 @kernel
 def combine(
-    bits: int, block: int, image: Any, images: Any, weights: Any, ceiling: Any, due: Any, vector: Any, share: Any
+    bits: int, block: int, image: Any, images: Any, weights: Any, unit: float, ceiling: Any, due: Any, vector: Any,
+    share: Any,
 ) -> None:  # fmt: skip
     """Mix images of a block of nodes into the next vector, cut to what is due, and divide it by the dues."""
     first = block << bits
     for i in range(first, min(first + (1 << bits), len(image))):
-        mixed = image[i]
+        change = 0.0
         for column in range(len(weights)):
-            mixed -= weights[column] * images[i, column]
-        vector[i] = min(max(mixed, 0.0), ceiling[i])
+            change += weights[column] * images[i, column]
+        vector[i] = min(max(image[i] - change * unit, 0.0), ceiling[i])
         share[i] = vector[i] / due[i] if due[i] > 0.0 else 0.0

@@ -175,7 +175,7 @@ def _read(liabilities: Any, assets: Any, external: Any, options: Options) -> tup
     if isinstance(liabilities, Prepared):
         if external is not None or (rank == "senior") != liabilities.senior:
             raise ValueError("a prepared network has its external liabilities: leave them out, and name their rank")
-        table = type(assets) is np.ndarray and assets.dtype == np.float64 and assets.ndim == 2
+        table = type(assets) is np.ndarray and assets.dtype == np.float64 and assets.ndim == 2 and assets.size > 0
         if table and len(assets) == liabilities.owed.shape[0] and _pushes_first(liabilities.owed, options):
             return liabilities, assets
         return liabilities, checked_assets(assets, liabilities)

@@ -34,7 +34,7 @@ FEW = 50  # a frontier of less than 1 / FEW of the nodes is visited by itself, e
 # bounds as near as asked for, or as rounding allows; edges, rounds used up; near, but maybe no value reaches somebody
 SETTLED, SPENT, STOPPED, DOUBTFUL = 0, 1, 2, 3
 NARROWINGS = 6
-VISITS = 8  # of an edge of those who fail at once: where many fail, a push without a budget for as many is not begun
+VISITS = 8  # a push takes of each edge of those who fail at once, if they are many: without a budget it is not begun
 
 
 @kernel
@@ -51,11 +51,11 @@ def open_slack(due: Any, income: Any, limits: Any, slack: Any, frontier: Any, qu
     Those who owe nothing have no end of it. Returns how many have none; how many owe and have no income; and the fewest
     debtors of one of the latter: where these are no fewer than the poor, value reaches everybody who owes.
     """
-    room, error, _, debtors = limits
+    left_over, error, _, debtors = limits
     count, poor, fewest = 0, 0, len(due)
     for start in range(0, len(due), STRIP):
         end = start + STRIP
-        ready, left, errs, now = income[start:end], room[start:end], error[start:end], slack[start:end]
+        ready, left, errs, now = income[start:end], left_over[start:end], error[start:end], slack[start:end]
         lacking, without = 0, 0
         for i in range(len(now)):
             now[i] = ready[i] + left[i] - errs[i] * abs(ready[i])
@@ -79,12 +79,12 @@ def change_slack(
     poor: int, fewest: int,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Give some nodes another income, and list who has no slack: of them, and of ``base``, who had none before."""
-    room, error, _, debtors = limits
+    left_over, error, _, debtors = limits
     count = 0
     for place in range(len(changed)):
         i = changed[place]
         income[i] = amounts[place]
-        slack[i] = income[i] + room[i] - error[i] * abs(income[i])
+        slack[i] = income[i] + left_over[i] - error[i] * abs(income[i])
         if income[i] <= 0.0 and due[i] > 0.0:
             poor += 1
             fewest = min(fewest, debtors[i])
@@ -157,9 +157,9 @@ def push(
 ) -> tuple[int, float, int, int, bool]:  # fmt: skip
     """Push shortfalls until nobody has to pay less.
 
-    ``frontier`` lists those to visit while they are few, ``waiting`` those visited that need not pay less, or paid less
-    already. Returns rounds, edges visited, how many are still to visit, how many wait, and whether ``waiting`` is no
-    longer complete.
+    ``frontier`` lists those to visit where they are few, and when the push ends; ``waiting`` those visited that need
+    not pay less, or paid less already. Returns rounds, edges visited, how many are still to visit, how many wait, and
+    whether ``waiting`` is no longer complete.
     """
     size, taken, edges, swept = len(due), 0, 0.0, False
     while count > 0 and taken < rounds and edges <= budget:
@@ -199,7 +199,7 @@ def push(
                     spread(indptr, indices, data, due, slack, i, less)
                     edges += indptr[i + 1] - indptr[i]
                     count += 1
-            if FEW * count <= size:
+            if FEW * count <= size or taken >= rounds or edges > budget:
                 count = 0
                 for i in range(size):
                     if less_to_pay(due, income, limits, short, slack, tol, must, i) > 0.0:
@@ -233,8 +233,9 @@ def bracket(
 
     ``low`` grows only by what every solution lacks; ``near`` is one step nearer, without the margins of ``low``.
     ``high`` goes on until everybody can pay what it says, rounding included: then it is a lower bound of payments that
-    clear. ``slack`` is that of full payment, ``frontier`` lists the ``count`` nodes that have none. Returns how it
-    ended, rounds, the width, and how many of ``waiting`` are all that was touched (-1: perhaps everybody).
+    clear. Where so many fail at once that ``budget`` will not do, nothing is tried. ``slack`` is that of full payment,
+    ``frontier`` lists the ``count`` nodes that have none. Returns how it ended, rounds, the width, and how many of
+    ``waiting`` are all that was touched (-1: perhaps everybody).
     """
     size, tol, rounds, before, width, touched = len(due), rtol / 8.0, 0, np.inf, np.inf, 0
     if FEW * count > size and count_edges(indptr, frontier, count) > budget / VISITS:

@@ -91,7 +91,8 @@ def _changed(table: Floats, most: float) -> tuple[Changes, int] | None:
     size, count = table.shape
     cuts = np.linspace(0, size, PIECES + 1).astype(np.int64).tolist()
     room = int(FEW * table.size / PIECES) + count
-    if changes_in(table, 0, min(PIECES, size), most, room)[1] > FEW * count * min(PIECES, size) + count:
+    sample = min(PIECES, size)
+    if changes_in(table, 0, sample, most, room)[1] > FEW * count * sample + count:
         return None
     pieces = list(itertools.pairwise(cuts))
     parts = in_threads(lambda first, last: changes_in(table, first, last, most, room), pieces)

@@ -358,7 +358,7 @@ class _Local:
         active = self.active
         value = np.where(active, 0.0, direct)
         right = (direct + self._passed_back(value))[active]
-        transposed = replace(self.system, owed=self.system.owed.T.tocsr(), incoming=self.system.owed)
+        transposed = replace(self.system, owed=self.system.owed.T.tocsr(), incoming=self.system.owed, shared=None)
         due = self.system.due[active]
         value[active] = self._solved(transposed, right * due) / due
         return value

@@ -92,7 +92,8 @@ class Prepared:
     @functools.cached_property
     def largest(self) -> float:
         """Bound of what a node receives and owes together."""
-        return float(self.full.max(initial=0.0) + self.dues.max(initial=0.0))
+        with np.errstate(over="ignore"):  # then no scenario is quick to check
+            return float(self.full.max(initial=0.0) + self.dues.max(initial=0.0))
 
 
 @dataclass(frozen=True, eq=False)
