@@ -23,7 +23,16 @@ SHOWN_PROBLEMS = 25
 
 
 class ContagionError(Exception):
-    """Base class of every error that the package raises on purpose."""
+    """Base class of every error that the package raises on purpose; it travels between processes with all it holds."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ContagionError], args: tuple[Any, ...], state: dict[str, Any]) -> ContagionError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 @dataclass(frozen=True)
