@@ -26,6 +26,7 @@ from netcontagion.clearing._overlap import (
     indirect_exposure,
     loss_spiral,
 )
+from netcontagion.clearing._ranked_costs import ranked
 from netcontagion.clearing._result import ClearingResult
 from netcontagion.clearing._rogers_veraart import rogers_veraart
 from netcontagion.clearing._sensitivity import Gradient, Sensitivity, sensitivity
@@ -93,6 +94,7 @@ __all__ = [
     "margin_stress",
     "neva",
     "prepare",
+    "ranked",
     "rogers_veraart",
     "sensitivity",
     "settle",
