@@ -179,7 +179,7 @@ def test_stray_spaces_are_named_where_they_stand():
         ("traders", "kind", 5),
         ("traders", "kind", ""),
         ("traders", "kind", None),
-        ("assets", "kind", "inverse"),
+        ("assets", "kind", "option"),
         ("assets", "underlying", ""),
         ("assets", "underlying", "ETH "),
         ("assets", "impact", "linear"),
@@ -198,7 +198,7 @@ def test_stray_spaces_are_named_where_they_stand():
 )
 def test_words_flags_and_whole_numbers(table, column, value):
     tables = full_tables()
-    tables["assets"]["impact"] = ["exponential"] * 5
+    tables["assets"]["impact"] = ["exponential"] * 6
     assert set(refused(nc.ExposureNetwork, **with_cell(tables, table, column, 0, value))) == {(table, column, 0)}
 
 

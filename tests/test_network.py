@@ -656,7 +656,7 @@ def test_a_network_says_what_it_is(full):
     assert repr(full).startswith("ExposureNetwork  ")
     assert "| EUR m" in repr(full)
     facts = full.summary()
-    assert facts[["traders", "exchanges", "assets", "accounts"]].tolist() == [4, 2, 5, 4]
+    assert facts[["traders", "exchanges", "assets", "accounts"]].tolist() == [4, 2, 6, 4]
     assert facts["liabilities [EUR m]"] == pytest.approx(4 + 2.5 + 1 / 7 + 0.1)
     assert facts["deposited [EUR m]"] == pytest.approx(2200 + 12 + 2 * 1990 + 5 + 700)
     assert full.check() in repr(full)

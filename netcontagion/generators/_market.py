@@ -1,4 +1,4 @@
-"""A synthetic market of lending protocols with shared traders."""
+"""A synthetic market of lending protocols and perpetual exchanges with shared traders."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from netcontagion.generators._calibration import (
     draw_loops,
     significant,
 )
-from netcontagion.network import ExposureNetwork, preset_table
+from netcontagion.generators._perpetuals import CONTRACTS, Holders, perpetual_network
+from netcontagion.network import ExposureNetwork, merge, preset_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["market"]
 
 _NAMES = sorted(ASSETS)
-_PRICES = np.array([ASSETS[name][3] for name in _NAMES])
 _SIZE_STEP = 0.7  # each exchange has this many times the traders of the one before it
 _UTILISATION = 0.80  # borrowed over deposited units, where suppliers are on record
 _RECORDED = 0.70  # share of the supply on record at the last exchange; the rest is others@
@@ -56,6 +56,9 @@ def market(
     loops: float = 0.18,
     under_water: float = 0.0,
     depth: float = 1.0,
+    perpetuals: int | Sequence[str] = 0,
+    owners: Iterable[Any] | None = None,
+    prices: Mapping[Any, float] | None = None,
     seed: int | np.random.Generator | None = None,
 ) -> ExposureNetwork:
     """Draw a market of lending protocols with shared traders, calibrated on public figures of Aave.
@@ -72,17 +75,25 @@ def market(
     ``others@<exchange>``. Each exchange has an insurance fund (USDC) of 0.2 % and equity of 0.5 % of its debt. Amounts
     carry six significant digits.
 
+    Perpetual exchanges are stylised: an account holds BTC-PERP, ETH-PERP or both, of a value drawn as a debt, with
+    leverage lognormal (median 4, sigma 0.8) and health of at least 1.05; a quarter of the accounts are one isolated
+    position; traders sell at most 40 % of each contract, and market makers active on all of these exchanges hold
+    whatever closes it. Margin is USDC, tiers are four public ones of Binance, funds and equity are the shares above of
+    the open interest, and selling 2 % of the open interest moves a contract by 1 %, on one book for all exchanges.
+
     Parameters
     ----------
     n_accounts : int, default 200
         Accounts of borrowers and lenders, without ``others@``.
     exchanges : int or sequence of str, default 4
-        How many (named Lend-1, Lend-2, ...), or their names; each has 0.7 times the traders of the one before it.
+        How many (named Lend-1, Lend-2, ...), or their names; each has 0.7 times the traders of the one before it. 0 is
+        possible beside ``perpetuals``.
     lenders : float, default 0.15
         Share of the accounts that only lend, in [0, 1).
     shared : float, default 0.20
         Share of the borrowing traders with accounts on several exchanges (a quarter of them on three), in [0, 1].
-        One exchange: nobody.
+        One exchange: nobody. Beside ``perpetuals`` also the share of margin accounts that belong to borrowing traders
+        and ``owners``, and of other margin traders on several perpetual exchanges.
     wallets : float, default 0.40
         Share of the borrowing traders with a wallet, in [0, 1]: USDC or WETH worth 2 % to 50 % of their debt.
     loops : float, default 0.18
@@ -94,6 +105,17 @@ def market(
         the network [USD], moves the price by 1 %, with x = USD 27 m for WETH, stETH and wstETH and 6.8 m for WBTC
         (a calm day): D = -size / (price ln 0.99) units. Depth grows with the debt, so that a small market and a large
         one are equally fragile. Stablecoins have no depth: no impact.
+    perpetuals : int or sequence of str, default 0
+        How many perpetual exchanges (named Perp-1, Perp-2, ...), or their names. Together they have ``n_accounts`` x
+        their number / the number of lending exchanges further accounts (``n_accounts`` where none lends), and those of
+        the market makers.
+    owners : iterable of labels, optional
+        Traders of another network who also trade on the perpetual exchanges; see ``shared``. They get no wallet, so
+        that ``nc.merge`` with their own network finds no contradiction.
+    prices : mapping, optional
+        Prices by asset that replace those of June 2023 [USD]; those of assets unknown here are passed over, so that the
+        prices of another network can be given as they are. What follows the same underlying as WBTC or WETH moves
+        along, the contracts too, where it has no price of its own.
     seed : int, numpy Generator or None
         Source of randomness; equal seeds give equal networks.
 
@@ -105,7 +127,7 @@ def market(
     Raises
     ------
     ValueError
-        A parameter outside its range.
+        A parameter outside its range, a name that stands for two exchanges.
     SchemaError
         Names of exchanges that are no labels.
 
@@ -120,6 +142,9 @@ def market(
     >>> net = generators.market(60, exchanges=3, seed=1)
     >>> bool((net.health() > 1).all())
     True
+    >>> mixed = generators.market(60, exchanges=2, perpetuals=1, seed=1)
+    >>> len(mixed.positions) > 30
+    True
     """
     if n_accounts < 1:
         raise ValueError(f"n_accounts is {n_accounts!r}; allowed: 1 or more")
@@ -127,7 +152,61 @@ def market(
     if not (np.isfinite(depth) and depth > 0):
         raise ValueError(f"depth is {depth!r}; allowed: a factor above 0")
     rng = np.random.default_rng(seed)
-    listing = _listing(_exchange_names(exchanges))
+    places = _exchange_names(perpetuals, "perpetuals", "Perp") if _wanted(perpetuals) else []
+    lend = _exchange_names(exchanges, "exchanges", "Lend") if _wanted(exchanges) or not places else []
+    if set(places) & set(lend):
+        raise ValueError(f"perpetuals is {perpetuals!r}; allowed: names other than those of the lending exchanges")
+    price = _prices(prices)
+    known = list(dict.fromkeys(owners if owners is not None else ()))
+    parts = []
+    if lend:
+        options = {"lenders": lenders, "shared": shared, "loops": loops, "under_water": under_water}
+        parts.append(_lending(rng, n_accounts, _listing(lend), price, wallets=wallets, depth=depth, **options))
+        known += [label for label in parts[0].labels("traders") if str(label).startswith("trader-")] if places else []
+    if places:
+        size = max(round(n_accounts * len(places) / len(lend)), 1) if lend else n_accounts
+        holders = _holders(rng, size, len(places), known, shared)
+        rest = {"wallets": wallets, "under_water": under_water, "depth": depth}
+        parts.append(perpetual_network(rng, places, holders, price, **rest))
+    return parts[0] if len(parts) == 1 else merge(*parts)
+
+
+def _wanted(exchanges: int | Sequence[str]) -> bool:
+    return not isinstance(exchanges, int) or exchanges != 0
+
+
+def _prices(given: Mapping[Any, float] | None) -> dict[str, float]:
+    """Prices of all assets and contracts; what follows an underlying moves with the asset that stands for it."""
+    own = dict(given.items()) if given is not None else {}
+    heads = dict(CONTRACTS.values())
+    found: dict[str, float] = {}
+    for name in _NAMES:
+        _, underlying, _, before, _ = ASSETS[name]
+        head = heads.get(str(underlying), name)
+        found[name] = float(own.get(name, before * (own[head] / ASSETS[head][3] if head in own else 1.0)))
+    for name, (_, head) in CONTRACTS.items():
+        found[name] = float(own.get(name, found[head]))
+    for name, price in found.items():
+        if not (np.isfinite(price) and price > 0):
+            raise ValueError(f"price of {name!r} is {price!r}; allowed: above 0")
+    return found
+
+
+def _lending(
+    rng: np.random.Generator,
+    n_accounts: int,
+    listing: _Listing,
+    prices: Mapping[str, float],
+    *,
+    lenders: float,
+    shared: float,
+    wallets: float,
+    loops: float,
+    under_water: float,
+    depth: float,
+) -> ExposureNetwork:
+    """Draw the lending exchanges."""
+    price = np.array([prices[name] for name in _NAMES])
     n_lenders = min(round(lenders * n_accounts), n_accounts - 1)
     owner, place = _people(rng, n_accounts - n_lenders, len(listing.names), shared)
     debts = draw_debts(rng, len(owner))
@@ -141,11 +220,31 @@ def market(
         owner=np.concatenate([np.arange(n_lenders), n_lenders + owner]),
         place=np.concatenate([supplier_place, place]),
         n_lenders=n_lenders,
-        deposited=significant(np.concatenate([supplied, deposited]) / _PRICES),
-        borrowed=significant(np.concatenate([np.zeros_like(supplied), borrowed]) / _PRICES),
+        deposited=significant(np.concatenate([supplied, deposited]) / price),
+        borrowed=significant(np.concatenate([np.zeros_like(supplied), borrowed]) / price),
         e_mode=np.concatenate([np.zeros(n_lenders, dtype=bool), e_mode]),
-        purse=significant(purse / _PRICES),
+        purse=significant(purse / price),
         depth=depth,
+        price=price,
+    )
+
+
+def _holders(rng: np.random.Generator, size: int, n_exchanges: int, known: Sequence[Any], shared: float) -> Holders:
+    """Owners of margin accounts: a share of people known from elsewhere, and new ones, some on several exchanges."""
+    n_known = min(round(shared * size), len(known))
+    chosen = np.sort(rng.choice(len(known), n_known, replace=False)) if n_known else np.zeros(0, dtype=np.intp)
+    owner, place = np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
+    if size > n_known:
+        owner, place = _people(rng, size - n_known, n_exchanges, shared)
+    n_new = int(owner.max(initial=-1)) + 1
+    digits = max(4, len(str(n_new)))
+    labels = [known[i] for i in chosen.tolist()] + [f"margin-{number:0{digits}d}" for number in range(1, n_new + 1)]
+    of_known = rng.choice(n_exchanges, n_known, p=_sizes(n_exchanges))
+    return Holders(
+        labels,
+        np.arange(len(labels)) >= n_known,
+        np.concatenate([np.arange(n_known), n_known + owner]),
+        np.concatenate([of_known, place]),
     )
 
 
@@ -173,16 +272,16 @@ class _Listing:
         return self.parameters["liquidation_threshold"]
 
 
-def _exchange_names(exchanges: int | Sequence[str]) -> list[str]:
+def _exchange_names(exchanges: int | Sequence[str], option: str, stem: str) -> list[str]:
     if not isinstance(exchanges, int):
         names = [exchanges] if isinstance(exchanges, str) else list(exchanges)
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"exchanges is {exchanges!r}; allowed: one name or more, none of them twice")
+            raise ValueError(f"{option} is {exchanges!r}; allowed: one name or more, none of them twice")
         return names
     if exchanges < 1:
-        raise ValueError(f"exchanges is {exchanges!r}; allowed: 1 or more")
+        raise ValueError(f"{option} is {exchanges!r}; allowed: 1 or more")
     width = len(str(exchanges))
-    return [f"Lend-{number:0{width}d}" for number in range(1, exchanges + 1)]
+    return [f"{stem}-{number:0{width}d}" for number in range(1, exchanges + 1)]
 
 
 def _listing(names: list[str]) -> _Listing:
@@ -328,6 +427,7 @@ def _network(
     e_mode: NDArray[np.bool_],
     purse: Floats,
     depth: float,
+    price: Floats,
 ) -> ExposureNetwork:
     import pandas as pd
 
@@ -337,7 +437,7 @@ def _network(
     traders, assets = pd.Index(names), pd.Index(_NAMES)
     pairs = zip(owner.tolist(), place.tolist(), strict=True)
     accounts = pd.Index([f"{names[trader]}@{listing.names[exchange]}" for trader, exchange in pairs])
-    debt = group_sum(place, borrowed @ _PRICES, len(listing.names))
+    debt = group_sum(place, borrowed @ price, len(listing.names))
     account, asset = np.nonzero(deposited + borrowed)
     holder, held = np.nonzero(purse)
     return ExposureNetwork(
@@ -346,7 +446,7 @@ def _network(
             "kind": np.repeat(np.array(["lender", "borrower"], dtype=object), [n_lenders, len(purse)]),
         },
         exchanges=_exchanges(listing, debt),
-        assets=_assets(depth * float(debt.sum()) / SNAPSHOT_DEBT),
+        assets=_assets(depth * float(debt.sum()) / SNAPSHOT_DEBT, price),
         markets=_markets(listing),
         accounts={
             "account": accounts,
@@ -387,16 +487,16 @@ def _exchanges(listing: _Listing, debt: Floats) -> dict[str, Any]:
     }
 
 
-def _assets(scale: float) -> dict[str, Any]:
-    kind, underlying, ratio, price, size = zip(*(ASSETS[name] for name in _NAMES), strict=True)
+def _assets(scale: float, price: Floats) -> dict[str, Any]:
+    kind, underlying, ratio, _, size = zip(*(ASSETS[name] for name in _NAMES), strict=True)
     moved = np.array([np.nan if amount is None else amount for amount in size])
     return {
         "asset": _NAMES,
         "kind": list(kind),
         "underlying": list(underlying),
         "ratio": list(ratio),
-        "price": list(price),
-        "depth": significant(-scale * moved / (np.array(price) * np.log(0.99))),
+        "price": price.tolist(),
+        "depth": significant(-scale * moved / (price * np.log(0.99))),
     }
 
 

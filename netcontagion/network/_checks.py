@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion.errors import ContagionError, Problem
+from netcontagion.errors import ContagionError, Problem, nearest
+from netcontagion.network._margin import equity_tested
 from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook
 from netcontagion.network._schema import schema
 
@@ -36,6 +37,47 @@ def check_assets(door: Door, assembly: Assembly) -> None:
             name = parent[name]
 
 
+def _check_kinds(door: Door, assembly: Assembly) -> None:
+    """Check that contracts can be valued: an inverse one needs prices above 0 and a coin to settle in."""
+    asset, market, position = (assembly.columns[name] for name in ("assets", "markets", "positions"))
+    inverse = asset["kind"] == "inverse"
+    _note(door, assembly, "assets", "price", inverse & (asset["price"] == 0), "above 0 for an inverse contract")
+    unset = np.asarray(asset["settlement"] < 0) | (asset["settlement"] == np.arange(len(inverse)))
+    _note(door, assembly, "assets", "settlement", inverse & unset, "the coin an inverse contract settles in")
+    _note(door, assembly, "assets", "multiplier", ~inverse & (asset["multiplier"] != 1), "1 unless kind is inverse")
+    own = market["price"] == 0
+    _note(door, assembly, "markets", "price", own & inverse[market["asset"]], "above 0 for an inverse contract")
+    entered = (position["entry_price"] <= 0) & inverse[position["asset"]]
+    _note(door, assembly, "positions", "entry_price", entered, "above 0 for an inverse contract")
+    contract = np.isin(asset["kind"], ("linear", "inverse"))
+    _note(door, assembly, "positions", "asset", ~contract[position["asset"]], "an asset of kind linear or inverse")
+
+
+def _check_portfolios(door: Door, assembly: Assembly, rulebooks: list[Rulebook | None]) -> None:
+    """Portfolio margin needs the scenarios of a rulebook, on assets or underlyings of the network."""
+    account = assembly.columns["accounts"]
+    scenarios = [book.health_rule.scenarios if book is not None else () for book in rulebooks]
+    bare = np.array([not given for given in scenarios], dtype=bool)
+    wrong = (account["mode"] == "portfolio") & (bare[account["exchange"]] if len(bare) else True)
+    _note(door, assembly, "accounts", "mode", wrong, "cross or isolated where the rulebook has no health.scenarios")
+    asset = assembly.columns["assets"]["underlying"]
+    known = {*assembly.labels["assets"], *(name for name in asset if name is not None)}
+    for row, given in enumerate(scenarios):
+        for name in sorted({name for moves in given for name, _ in moves} - known):
+            near = nearest(name, known)
+            cure = f"did you mean {near[0]!r}?" if near else "name assets or underlyings of the network"
+            value, column = f"a scenario that moves {name!r}", schema()["exchanges"]["rulebook"]
+            door.add(column, int(assembly.order["exchanges"][row]), value, cure, "assets and underlyings")
+
+
+def _note(door: Door, assembly: Assembly, table: str, name: str, wrong: NDArray[np.bool_], allowed: str) -> None:
+    column = schema()[table][name]
+    for row in np.flatnonzero(wrong).tolist():
+        value = assembly.columns[table][name][row]
+        shown = value if not column.refers_to else None if value < 0 else assembly.labels[column.refers_to][value]
+        door.add(column, int(assembly.order[table][row]), shown, f"correct {table}.{name}, or assets.kind", allowed)
+
+
 def check_rulebooks(door: Door, assembly: Assembly) -> list[Rulebook | None]:
     """Read the rulebook of every exchange; a bad one is a problem of its row."""
     books: list[Rulebook | None] = []
@@ -53,11 +95,14 @@ def check_rulebooks(door: Door, assembly: Assembly) -> list[Rulebook | None]:
 def check_margin(door: Door, assembly: Assembly, rulebooks: list[Rulebook | None]) -> None:
     """Check what decides who is liquidated: it has no default, and a liquidation must be able to help."""
     market = assembly.columns["markets"]
+    _check_kinds(door, assembly)
+    _check_portfolios(door, assembly, rulebooks)
     _check_thresholds(door, assembly, market)
     secures, wants_threshold, wants_bonus, lends = _use_of_markets(assembly)
+    by_equity = np.array([equity_tested(book) for book in rulebooks], dtype=bool)[market["exchange"]]
     _check_contracts(door, assembly, market)
     labels = [assembly.labels["exchanges"], assembly.labels["assets"]]
-    for row in np.flatnonzero(secures | lends):
+    for row in np.flatnonzero((secures | lends) & ~by_equity):
         exchange, asset = int(market["exchange"][row]), int(market["asset"][row])
         book = rulebooks[exchange]
         spread = book is not None and book.fixed_spread

@@ -21,13 +21,17 @@ _COMPLETE_RTOL = 1e-12  # a gap below this share of the borrowed units is roundi
 
 
 def add_missing_markets(assembly: Assembly) -> None:
-    """Give a market row to every pair of exchange and asset that an account holds a balance or position in."""
+    """Give a market row to all that accounts hold a balance or position in, and to the coins of inverse contracts."""
     assets = len(assembly.labels["assets"])
     exchange = assembly.columns["accounts"]["exchange"].astype(np.int64)
     held = [assembly.columns[name] for name in ("balances", "positions")]
     used = np.zeros(len(assembly.labels["exchanges"]) * assets, dtype=bool)
     for table in held:
         used[exchange[table["account"]] * assets + table["asset"]] = True
+    asset, position = assembly.columns["assets"], assembly.columns["positions"]
+    rows = np.flatnonzero((asset["kind"] == "inverse")[position["asset"]])
+    coin = asset["settlement"][position["asset"][rows]]
+    used[(exchange[position["account"][rows]] * assets + coin)[coin >= 0]] = True
     pairs = np.flatnonzero(used)
     market = assembly.columns["markets"]
     known = market["exchange"].astype(np.int64) * assets + market["asset"]
@@ -105,18 +109,28 @@ def _missing_contracts(door: Door, assembly: Assembly, n_assets: int) -> dict[tu
     size = int(place.max()) + 1
     quantity = group_sum(place, table["quantity"], size)
     gross = group_sum(place, np.abs(table["quantity"]), size)
-    cost = group_sum(place, table["quantity"] * table["entry_price"], size)
-    gross_cost = group_sum(place, np.abs(table["quantity"] * table["entry_price"]), size)
+    entry = table["entry_price"]
+    inverse = (assembly.columns["assets"]["kind"] == "inverse")[np.arange(size) % n_assets]
+    paid = table["quantity"] * np.where(inverse[place], 1 / np.where(inverse[place], entry, 1.0), entry)
+    cost, gross_cost = group_sum(place, paid, size), group_sum(place, np.abs(paid), size)
     missing: dict[tuple[int, int], tuple[float, float]] = {}
     for key in np.unique(place).tolist():
         if abs(quantity[key]) > _COMPLETE_RTOL * gross[key]:
-            missing[key // n_assets, key % n_assets] = (-quantity[key], cost[key] / quantity[key])
+            entered = _price_paid(cost[key] / quantity[key], inverse[key])
+            missing[key // n_assets, key % n_assets] = (-quantity[key], entered)
         elif abs(cost[key]) > 1e-9 * gross_cost[key]:
             label = assembly.labels["assets"][key % n_assets]
             value = f"quantities of {label!r} sum to zero but entry values do not ({cost[key]:g})"
             cure = "correct the entry prices: what one side paid the other received"
             door.problems.append(Problem("positions", "entry_price", None, value, "a zero-sum contract", cure))
     return missing
+
+
+def _price_paid(each: float, inverse: bool) -> float:
+    """Entry price of what was paid per contract: money if linear, coins of 1 / price if inverse."""
+    if not inverse:
+        return each
+    return 1 / each if each else np.inf
 
 
 def _append_others(assembly: Assembly, labels: list[str], exchanges: list[int]) -> dict[int, int]:

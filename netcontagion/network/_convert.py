@@ -108,7 +108,7 @@ def _weights(net: ExposureNetwork, table: str) -> list[float]:
     if table == "balances":
         return list((book.deposited * book.balance_mark).tolist())
     if table == "positions":
-        return list((np.abs(book.quantity) * book.market_mark[book.position_market]).tolist())
+        return list(book.notional().tolist())
     if table in ("wallets", "holdings"):
         return list((columns["units"] * price[columns["asset"]]).tolist())
     if table == "liabilities":

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion.network._labels import OTHERS
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -63,8 +65,7 @@ def _others_contracts(net: ExposureNetwork) -> dict[str, float]:
     count, book = net.derived("accounts"), net.book
     first = len(net.labels("accounts")) - count
     rows = book.position_account >= first
-    notional = np.abs(book.quantity) * book.market_mark[book.position_market]
-    return _above_zero(net, np.bincount(book.position_account[rows] - first, notional[rows], count))
+    return _above_zero(net, np.bincount(book.position_account[rows] - first, book.notional()[rows], count))
 
 
 def _above_zero(net: ExposureNetwork, value: NDArray[Any]) -> dict[str, float]:
@@ -108,11 +109,25 @@ def assumptions(net: ExposureNetwork) -> tuple[str, ...]:
         plain = net.columns("exchanges")["rulebook"] == "lending"
         if plain.any():
             found.append(f"rulebook of {_list(net.labels('exchanges')[plain])}: plain lending")
+        found += _full_collateral(net)
     found += _completed(net)
+    if _others_contracts(net):
+        found.append(f"entry prices of {OTHERS}<exchange>: chosen so that nobody's profit is missing")
     below = int(net.under_water.sum())
     if below:
         found.append(f"{below:,} accounts below health 1 before the shock")
     return tuple(found)
+
+
+def _full_collateral(net: ExposureNetwork) -> list[str]:
+    """Say which deposits of margin accounts count in full for want of a haircut."""
+    book = net.book
+    own = book.balance_account < len(net.labels("accounts")) - net.derived("accounts")
+    held = own & book.margined[book.balance_account] & (book.deposited > 0)
+    given = net.columns("markets")["liquidation_threshold"][book.balance_market]
+    codes = np.unique(book.market_asset[book.balance_market[held & np.isnan(given)]])
+    names = sorted(str(net.labels("assets")[code]) for code in codes.tolist())
+    return [f"no haircut given for {_list(names)}: deposits of margin accounts count in full"] if names else []
 
 
 def _list(names: Any, most: int = 6) -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
+    from netcontagion.network._shock import Shock
+
 __all__ = ["ExposureNetwork", "LabelledMatrix"]
 
 _NODE_KINDS = ("traders", "exchanges", "assets", "accounts")
@@ -245,7 +247,7 @@ class ExposureNetwork:
     @functools.cached_property
     def book(self) -> Book:
         """The book as flat arrays, for engines."""
-        return build_book(self._columns, len(self._labels["assets"]))
+        return build_book(self._columns, self._labels["assets"])
 
     def health(self) -> pd.Series:
         """Return the health of every account, called below 1: collateral x threshold / debt, or equity / requirement.
@@ -258,6 +260,135 @@ class ExposureNetwork:
         import pandas as pd
 
         return pd.Series(self.book.health(), index=self._labels["accounts"], name="health")
+
+    def margins(self, shock: Shock | None = None) -> pd.DataFrame:
+        """Return what every margin account has and needs: accounts of exchanges that test equity, or with positions.
+
+        Equity E = sum of (deposited - borrowed) x mark + sum of gains; a linear contract gains q (P - E_0), an inverse
+        one q x multiplier x (1/E_0 - 1/P) coins. In margin equity a deposit counts with ``liquidation_threshold`` = 1 -
+        haircut (empty: in full). The requirement of a contract of notional N is N x rate - cum in the tier of N, that
+        of an account on portfolio margin its largest loss of margin equity over the scenarios of the rulebook.
+
+        Parameters
+        ----------
+        shock : Shock, optional
+            Prices at which to value; default: marks as they are.
+
+        Returns
+        -------
+        pandas.DataFrame
+            By account, without ``others@`` [num]: ``equity`` at marks, ``margin_equity`` after haircuts,
+            ``initial_margin`` (NaN where an asset or a portfolio has none), ``maintenance_margin``, ``health`` = margin
+            equity / maintenance margin, ``utilisation`` = 1 / health (inf where no equity is left), ``free`` = equity
+            after the haircuts of ``loan_to_value`` (empty: as above) less initial margin, negative where none can be
+            withdrawn.
+
+        Raises
+        ------
+        UnknownLabelError
+            The shock names what the network does not know.
+
+        References
+        ----------
+        Binance, maintenance margin by tiers: notional x rate - maintenance amount.
+
+        Examples
+        --------
+        >>> import netcontagion as nc
+        >>> net = nc.builders.from_perpetuals(
+        ...     {"who": ["ann"], "at": ["Perp"], "what": ["BTC-PERP"], "size": [10], "entry": [100], "cash": [50]},
+        ...     trader="who", exchange="at", asset="what", quantity="size", entry_price="entry", margin="cash",
+        ...     tiers={"asset": ["BTC-PERP"], "initial_margin": [0.01], "maintenance_margin": [0.005]},
+        ...     prices={"BTC-PERP": 96.0})
+        >>> net.margins().loc["ann@Perp", ["equity", "maintenance_margin"]].tolist()
+        [10.0, 4.8]
+        """
+        from netcontagion.network._margin_tables import margins
+
+        return margins(self, shock)
+
+    def liquidation_prices(self, shock: Shock | None = None) -> pd.DataFrame:
+        """Return the prices of each contract at which its account is called, and at which it is worth nothing.
+
+        The liquidation price is the mark of that contract at which margin equity equals the maintenance margin, all
+        other marks as they are, in the tier of that price: long (q E_0 - M - cum) / (q (1 - rate)), short (q E_0 + M +
+        cum) / (q (1 + rate)). The bankruptcy price leaves the whole account with equity 0 when each leg is closed at
+        its own, legs bearing equity in proportion to their maintenance margin: E_0 -+ M / q for a single leg.
+
+        Parameters
+        ----------
+        shock : Shock, optional
+            Prices at which the other legs and the collateral are valued; default: marks as they are.
+
+        Returns
+        -------
+        pandas.DataFrame
+            By account and asset [num/unit]: ``bankruptcy_price``, ``liquidation_price``. Linear: 0 where it would be
+            below (a long that nothing calls, a short called at every price). NaN where no price does: inverse
+            contracts without a finite one, quantity 0; the liquidation price of ``others@``, which is never called.
+
+        Raises
+        ------
+        UnknownLabelError
+            The shock names what the network does not know.
+
+        References
+        ----------
+        dYdX v4, x/clob/keeper/liquidations.go (the split of an account's equity over its legs).
+
+        Examples
+        --------
+        >>> import netcontagion as nc
+        >>> net = nc.builders.from_perpetuals(
+        ...     {"who": ["ann"], "at": ["Perp"], "what": ["BTC-PERP"], "size": [10], "entry": [100], "cash": [50]},
+        ...     trader="who", exchange="at", asset="what", quantity="size", entry_price="entry", margin="cash",
+        ...     tiers={"asset": ["BTC-PERP"], "initial_margin": [0.01], "maintenance_margin": [0.005]},
+        ...     prices={"BTC-PERP": 100.0})
+        >>> net.liquidation_prices().loc[("ann@Perp", "BTC-PERP")].round(4).tolist()
+        [95.0, 95.4774]
+        """
+        from netcontagion.network._margin_tables import liquidation_prices
+
+        return liquidation_prices(self, shock)
+
+    def maintenance_curve(
+        self, changes: Mapping[Any, Any], *, by: str = "exchange", family: bool = True
+    ) -> pd.DataFrame:
+        """Sum equity and maintenance margin of margin accounts over a grid of prices.
+
+        Parameters
+        ----------
+        changes : mapping
+            Relative changes by asset or underlying, ``{"BTC": [-0.3, -0.2, -0.1]}``; several assets move together.
+        by : {"exchange", "trader"}
+            Whose accounts are added up.
+        family : bool, default True
+            Whether everything whose ``underlying`` chain reaches a named asset moves too (see :meth:`Shock.price`).
+
+        Returns
+        -------
+        pandas.DataFrame
+            By change and group, without ``others@``: ``equity`` after haircuts and ``maintenance_margin`` [num],
+            ``coverage`` = equity / maintenance margin (inf where nothing is required).
+
+        Raises
+        ------
+        ValueError
+            No grid, or grids of different lengths.
+        UnknownLabelError
+            A name that is neither asset nor underlying, or another group.
+
+        Examples
+        --------
+        >>> import netcontagion as nc
+        >>> net = nc.generators.market(40, exchanges=0, perpetuals=2, seed=1)
+        >>> curve = net.maintenance_curve({"BTC": [-0.1, 0.0]})
+        >>> curve.shape
+        (4, 3)
+        """
+        from netcontagion.network._margin_tables import maintenance_curve
+
+        return maintenance_curve(self, changes, by, family)
 
     def exposures(self, rows: str, columns: str) -> LabelledMatrix:
         """Sum the tables into a sparse matrix between two kinds of nodes.

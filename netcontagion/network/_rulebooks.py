@@ -13,54 +13,104 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from netcontagion.errors import ContagionError, UnknownLabelError, nearest
+from netcontagion.errors import ContagionError, UnknownLabelError
+from netcontagion.network._rule_fields import Amount, Deficit, Health, Inventory, Price, Source, summary
+from netcontagion.network._rule_reader import read_rules
 
 __all__ = ["Rulebook", "market_presets", "preset_table", "rulebook", "rulebooks"]
-
-_FIELDS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "health": {"test": ("weighted_collateral",)},
-    "amount": {
-        "rule": ("close_factor", "whole_account"),
-        "base": ("reserve", "position"),
-        "close_factor": (float,),
-        "full_below_health": (float,),
-        "full_below_value": (float,),
-        "minimum_leftover": (float,),
-    },
-    "price": {"rule": ("fixed_spread", "execution")},
-    "inventory": {"route": ("liquidator", "market"), "participation": ("profitable", "always")},
-    "deficit": {"layers": ("insurance_fund", "equity", "suppliers")},
-}
-_TOP = ("name", "date", "source", "note")
 
 
 @dataclass(frozen=True)
 class Rulebook:
-    """The five rules of an exchange.
+    """The five rules of an exchange, and the price sources its markets may name.
 
-    ``close_factor`` None means that every market gives its own. ``full_below_health`` (inclusive) and
-    ``full_below_value`` [num] lift the close factor to 1; ``minimum_leftover`` [num] is the smallest debt and
-    collateral a partial liquidation may leave.
+    ``round_seconds`` is what a round stands for where the file counts time in rounds; None: nothing is timed. The
+    names without ``_rule`` are short for the keys that lending exchanges have.
     """
 
     name: str
     date: str
     source: str
-    amount: str
-    base: str
-    close_factor: float | None
-    full_below_health: float
-    full_below_value: float
-    minimum_leftover: float
-    price: str
-    inventory: str
-    participation: str
-    layers: tuple[str, ...]
+    note: str
+    round_seconds: float | None
+    health_rule: Health
+    amount_rule: Amount
+    price_rule: Price
+    inventory_rule: Inventory
+    deficit_rule: Deficit
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def health(self) -> str:
+        """What health is: "weighted_collateral" or "equity"."""
+        return self.health_rule.test
+
+    @property
+    def amount(self) -> str:
+        """How much of a called account is closed at once."""
+        return self.amount_rule.rule
+
+    @property
+    def base(self) -> str:
+        """Debt that the close factor is a share of: "reserve" or "position"."""
+        return self.amount_rule.base
+
+    @property
+    def close_factor(self) -> float | None:
+        """Largest share closed at once; None: every market gives its own."""
+        return self.amount_rule.close_factor
+
+    @property
+    def full_below_health(self) -> float:
+        """Health up to which (inclusive) the close factor is 1."""
+        return self.amount_rule.full_below_health
+
+    @property
+    def full_below_value(self) -> float:
+        """Debt or collateral [num] below which the close factor is 1."""
+        return self.amount_rule.full_below_value
+
+    @property
+    def minimum_leftover(self) -> float:
+        """Smallest debt and collateral [num] that a partial liquidation may leave."""
+        return self.amount_rule.minimum_leftover
+
+    @property
+    def price(self) -> str:
+        """What the account is charged."""
+        return self.price_rule.rule
+
+    @property
+    def inventory(self) -> str:
+        """Who takes the collateral or the position."""
+        return self.inventory_rule.route
+
+    @property
+    def participation(self) -> str:
+        """Whether liquidators act only if it pays."""
+        return self.inventory_rule.participation
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that bear a deficit, in order."""
+        return tuple(layer.name for layer in self.deficit_rule.layers)
 
     @property
     def fixed_spread(self) -> bool:
-        """Whether collateral is charged at mark / (1 + bonus)."""
-        return self.price == "fixed_spread"
+        """Whether collateral is charged at mark / (1 + the market's bonus), which the market must then give."""
+        charged = self.price == "fixed_spread" and self.price_rule.bonus == "market"
+        return charged or (self.price == "liquidation_factor" and self.price_rule.factor is None)
+
+    def rules(self) -> dict[str, str]:
+        """Say each of the five rules in one line: its kind and what differs from the defaults."""
+        parts = {
+            "health": self.health_rule,
+            "amount": self.amount_rule,
+            "price": self.price_rule,
+            "inventory": self.inventory_rule,
+            "deficit": self.deficit_rule,
+        }
+        return {name: summary(part) for name, part in parts.items()}
 
 
 def _folder() -> Any:
@@ -92,12 +142,29 @@ def preset_table(name: str) -> dict[str, Any]:
 def rulebook(name: str) -> Rulebook:
     """Read a preset by name, or a user's own rulebook from a ``.toml`` file.
 
+    Parameters
+    ----------
+    name : str
+        One of :func:`rulebooks`, or the path of a file that ends in ``.toml``.
+
+    Returns
+    -------
+    Rulebook
+        Frozen.
+
     Raises
     ------
     UnknownLabelError
         No preset has that name.
     ContagionError
-        The file has an unknown key, a missing rule or a value that is not allowed.
+        The file has an unknown key, a missing rule, a value that is not allowed or keys that do not go together; all
+        of it is in one message.
+
+    Examples
+    --------
+    >>> book = rulebook("maker")
+    >>> book.price, book.layers
+    ('auction', ('insurance_fund', 'mint'))
     """
     if name.endswith(".toml"):
         path = Path(name)
@@ -115,67 +182,19 @@ def rulebook(name: str) -> Rulebook:
 
 
 def _read(name: str, data: dict[str, Any]) -> Rulebook:
-    wrong = list(_wrong(data))
+    rules, wrong = read_rules(data)
     if wrong:
         raise ContagionError(f"rulebook {name!r}: " + "; ".join(wrong))
-    amount, inventory = data["amount"], data.get("inventory", {})
-    book = Rulebook(
+    seconds = data.get("round_seconds")
+    return Rulebook(
         name=data.get("name", name),
         date=str(data.get("date", "")),
-        source=data.get("source", ""),
-        amount=amount["rule"],
-        base=amount.get("base", "reserve"),
-        close_factor=float(amount["close_factor"]) if "close_factor" in amount else None,
-        full_below_health=float(amount.get("full_below_health", 0.0)),
-        full_below_value=float(amount.get("full_below_value", 0.0)),
-        minimum_leftover=float(amount.get("minimum_leftover", 0.0)),
-        price=data["price"]["rule"],
-        inventory=inventory.get("route", "liquidator"),
-        participation=inventory.get("participation", "profitable"),
-        layers=tuple(data["deficit"]["layers"]),
+        source=_text(data.get("source", "")),
+        note=data.get("note", ""),
+        round_seconds=None if seconds is None else float(seconds),
+        **rules,
     )
-    whole = book.amount == "whole_account"
-    if whole != (book.price == "execution") or whole != (book.inventory == "market"):
-        raise ContagionError(
-            f"rulebook {name!r}: whole_account goes with price execution and route market, "
-            "close_factor with fixed_spread and liquidator"
-        )
-    return book if not whole else _without_close_factor(book)
 
 
-def _without_close_factor(book: Rulebook) -> Rulebook:
-    from dataclasses import replace
-
-    return replace(book, close_factor=1.0)
-
-
-def _wrong(data: dict[str, Any]) -> Any:
-    for key in data:
-        if key not in _FIELDS and key not in _TOP:
-            yield _unknown(key, [*_FIELDS, *_TOP])
-    for section in ("amount", "price", "deficit"):
-        if section not in data:
-            yield f"section [{section}] is missing"
-    for section, known in _FIELDS.items():
-        for key, value in data.get(section, {}).items():
-            if key not in known:
-                yield _unknown(f"{section}.{key}", [f"{section}.{name}" for name in known])
-            elif known[key] == (float,):
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                    yield f"{section}.{key} is {value!r}, allowed: a number >= 0"
-                elif key == "close_factor" and not 0 < value <= 1:
-                    yield f"{section}.{key} is {value!r}, allowed: (0, 1]"
-            else:
-                for item in value if isinstance(value, list) else [value]:
-                    if item not in known[key]:
-                        yield f"{section}.{key} is {item!r}, allowed: {', '.join(known[key])}"
-    for section in ("amount", "price"):
-        if section in data and "rule" not in data[section]:
-            yield f"{section}.rule is missing"
-    if "deficit" in data and data["deficit"].get("layers", [])[-1:] != ["suppliers"]:
-        yield "deficit.layers must end with 'suppliers': somebody bears what is left"
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    near = nearest(key, known)
-    return f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
+def _text(source: str | list[str]) -> str:
+    return source if isinstance(source, str) else " ".join(map(str, source))

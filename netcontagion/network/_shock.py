@@ -208,7 +208,8 @@ def check_call(net: object, shock: object, *, optional: bool = False) -> None:
     if not isinstance(shock, Shock):
         raise TypeError(f"the shock is a Shock, for example Shock.price({{'ETH': -0.3}}), not {type(shock).__name__}")
     shock.price_factors(net)
-    shock.external_assets(net)
+    if shock.losses or shock.defaults:  # else no trader is named, and there is no need to go through all of them
+        shock.external_assets(net)
     shock.out(net)
 
 
