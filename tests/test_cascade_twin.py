@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import netcontagion as nc
-from netcontagion.margining import _answers, _sales
+from netcontagion.margining import _answers, _overlay, _sales, _scan
 from netcontagion.margining._cascade import Play
 from netcontagion.margining._events import Events
 from netcontagion.margining._opening import open_state
@@ -637,9 +637,12 @@ def test_random_markets_reach_every_branch():
 # kernels and their plain functions ----------------------------------------------------------------------------------
 
 
+KERNELS = (_answers, _overlay, _sales, _scan)
+
+
 def plain_kernels(patch):
     """Replace every kernel by the plain function it was compiled from."""
-    for module in (_answers, _sales):
+    for module in KERNELS:
         for name, value in list(vars(module).items()):
             if hasattr(value, "compiled"):
                 patch.setattr(module, name, value.__wrapped__)
@@ -647,14 +650,16 @@ def plain_kernels(patch):
 
 def test_kernels_call_kernels_of_their_own_module_only():
     """A kernel in the cache of numba does not notice that a kernel of another module changed."""
-    for module in (_answers, _sales):
+    for module in KERNELS:
         own = [value for value in vars(module).values() if hasattr(value, "compiled")]
         assert own
         assert all(value.__module__ == module.__name__ for value in own)
 
 
+@pytest.mark.parametrize("many", [0, 10**9])
 @pytest.mark.parametrize("seed", range(8))
-def test_kernels_equal_their_plain_functions(seed, monkeypatch):
+def test_kernels_equal_their_plain_functions(seed, many, monkeypatch):
+    monkeypatch.setattr(_overlay, "MANY", many)
     net, shock = nc.ExposureNetwork(**random_tables(seed)), random_shock(seed)
 
     def play():

@@ -14,7 +14,9 @@ from netcontagion.margining import _answers, _sales
 from netcontagion.margining._events import Events
 from netcontagion.margining._opening import open_state
 from netcontagion.margining._posting import post_moves, write_off
-from netcontagion.margining._state import State, called
+from netcontagion.margining._scan import Reach, Scan, Watch
+from netcontagion.margining._state import called, longer
+from netcontagion.margining._supported import check_supported
 from netcontagion.margining._waterfall import cover_holes
 from netcontagion.network import check_call
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._result import CascadeResult
+    from netcontagion.margining._state import Live
     from netcontagion.network import ExposureNetwork, Shock
 
 __all__ = ["SWITCHES", "cascade"]
@@ -110,6 +113,7 @@ def cascade(
 
 def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, max_rounds: int) -> None:
     check_call(net, shock)
+    check_supported(net)
     if mode != "sequential":
         raise UnknownLabelError(mode, ("sequential",), "mode")
     if priority not in _PRIORITIES:
@@ -136,36 +140,56 @@ def _switches(channels: Collection[str] | None) -> frozenset[str]:
     return frozenset(channels)
 
 
+_NOTES = np.dtype(
+    [
+        ("called", bool),
+        ("topped_up", bool),
+        ("liquidated", bool),
+        ("first_round", np.int32),
+        ("deficit", float),
+        ("repaid", float),
+        ("inflow", float),
+    ],
+    align=True,
+)  # what happened to each seat; money in the numeraire
+
+
 @dataclass(eq=False)
 class Play:
-    """One run: the state, what was recorded, and the round as a story of a few calls."""
+    """One run: the state, what was recorded, and the round as a story of a few calls. Accounts are seats."""
 
-    state: State
+    state: Live
     on: frozenset[str]
     priority: str
     rng: np.random.Generator
     events: Events
-    screen: Screen = field(init=False)
-    shut: NDArray[np.bool_] = field(init=False)
-    ever_called: NDArray[np.bool_] = field(init=False)
-    topped_up: NDArray[np.bool_] = field(init=False)
-    liquidated: NDArray[np.bool_] = field(init=False)
-    first_round: NDArray[np.int32] = field(init=False)
-    deficit: NDArray[np.float64] = field(init=False)
-    repaid: NDArray[np.float64] = field(init=False)
-    inflow: NDArray[np.float64] = field(init=False)
+    notes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=_NOTES))
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        size = len(self.state.accounts.trader)
-        self.ever_called, self.topped_up, self.liquidated = (np.zeros(size, dtype=bool) for _ in range(3))
-        self.shut = self.state.rules.out[self.state.accounts.exchange] != 0  # accounts on exchanges that stopped
-        self.first_round = np.full(size, -1, dtype=np.int32)
-        self.deficit, self.repaid, self.inflow = (np.zeros(size) for _ in range(3))
-        self.events.call_of = np.zeros(size, dtype=np.int64)
-        self.health_after_shock = self.state.health(self.state.marks())
-        self.screen = Screen(self.health_after_shock, self.state)
-        self.last_fall = np.zeros(len(self.state.books.depth), dtype=np.int64)  # event that last lowered each book
+        state, index = self.state, self.state.overlay.index
+        self.events.state = state
+        self.scan, self.watch = Scan(index), Watch(index)
+        before = state.net.book.market_mark
+        self.reach = Reach(index, [np.stack([before, before])])
+        self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
+        if state.shock.defaults:
+            accounts = np.flatnonzero(state.overlay.defaulted[state.net.columns("accounts")["trader"]])
+            self.scan.opened[index.places_of(accounts)] = True
+            self.open(accounts)
+
+    def open(self, accounts: NDArray[Any]) -> None:
+        """Give seats to accounts, and to all others of their traders."""
+        overlay = self.state.overlay
+        if not len(accounts):
+            return
+        accounts, places = overlay.with_peers(accounts)
+        self.scan.opened[places] = True
+        self.state.board = overlay.seat(self.state.board, accounts)
+        self.notes = longer(self.notes, len(self.state.accounts))
+        self.watch.add(
+            self.state.accounts.exchange[overlay.used["accounts"] - len(accounts) : overlay.used["accounts"]]
+        )
 
     def round(self, number: int) -> tuple[int, float, Status | None]:
         """Play one round; the state is settled when nobody acted."""
@@ -185,144 +209,147 @@ class Play:
         ending = Status.EXHAUSTED if len(which) else Status.SETTLED
         return number + 1, float(len(which)), None if acted else ending
 
+    def by_account(self, name: str) -> NDArray[Any]:
+        """One of the notes by account of the network."""
+        overlay = self.state.overlay
+        notes = self.notes[name][: len(overlay.accounts)]
+        if name == "first_round":
+            notes = np.where(self.notes["called"][: len(notes)], notes, -1)
+        found = np.full(len(self.state.net.labels("accounts")), -1 if name == "first_round" else 0, dtype=notes.dtype)
+        found[overlay.accounts] = notes
+        return found
+
     # the steps of a round -----------------------------------------------------------------------------------------
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accounts below health 1 and those closed by force, in order of priority."""
-        state = self.state
-        candidates = self.screen.candidates(marks)
+        state, share = self.state, self.state.overlay.share
+        reach = self.reach.now(marks, share)
+        self.open(state.overlay.index.order[self.scan.exposed(reach, marks, share)])
+        candidates = self.watch.exposed(reach)
         health, largest = _answers.account_health(candidates, state.accounts, state.entries, marks)
-        low = called(health) | ((state.accounts.forced[candidates] > 0) & np.isfinite(health))
+        forced = state.accounts.forced[candidates] > 0
+        self.watch.valued(candidates, health, forced, len(reach) - 1)
+        if self.reach.forget():
+            self.scan.rebase(reach)
+            self.watch.rebase(reach)
+        low = called(health) | (forced & np.isfinite(health))
         which, health, largest = candidates[low], health[low], largest[low]
-        order = self._order(which, health)
+        order = self._order(state.overlay.code[which], health)
         self.note_calls(which[order], health[order], largest[order], number)
         return which[order], health[order]
 
-    def _order(self, which: NDArray[np.int64], health: NDArray[np.float64]) -> NDArray[np.intp]:
+    def _order(self, code: NDArray[np.int64], health: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Order of priority; ties by account code."""
         if self.priority == "random":
-            return self.rng.permutation(len(which))
-        return np.lexsort((which, health if self.priority == "worst_first" else -health))
+            return np.argsort(code)[self.rng.permutation(len(code))]
+        key = health if self.priority == "worst_first" else -health
+        order = np.argsort(key)
+        tied = (np.diff(key[order]) == 0).any()
+        return np.lexsort((code, key)) if tied else order
 
     def note_calls(
         self, which: NDArray[np.int64], health: NDArray[np.float64], largest: NDArray[np.int64], number: int
     ) -> None:
         """Record first calls; the cause is the last sale on the book of the largest collateral, or the shock."""
-        new = ~self.ever_called[which]
-        accounts, market = which[new], largest[new]
+        new = ~self.notes["called"][which]
+        seats, market = which[new], largest[new]
         parent = np.where(market >= 0, self.last_fall[self.state.markets.book[market]], 0)
-        self.events.add_calls(accounts, health[new], parent)
-        self.ever_called[accounts] = True
-        self.first_round[accounts] = number
+        self.events.add_calls(seats, health[new], parent)
+        self.notes["called"][seats], self.notes["first_round"][seats] = True, number
 
     def respond(
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
         """Let owners top up and withdraw; return who is left, and how many accounts were helped."""
         state = self.state
-        if not len(which):
+        accounts, entries, traders = state.accounts, state.entries, state.traders
+        owner = accounts.trader[which]
+        able = (traders.top_up[owner] | traders.withdraw[owner]) > 0
+        asked = which[able & ~self._shut(which) & (accounts.forced[which] == 0)]
+        if not len(asked):
             return which, health, 0
-        accounts, entries = state.accounts, state.entries
-        asked = which[~self.shut[which] & (accounts.forced[which] == 0)]
-        barred = self.shut.copy()
+        barred = self._shut(np.arange(len(accounts)))
         barred[which] = True
         assets = state.net.book.market_asset
-        log = _answers.respond(asked, accounts, entries, state.traders, state.wallets, assets, marks, barred)
+        log = _answers.respond(asked, accounts, entries, traders, state.wallets, assets, marks, barred)
         helped = np.isin(which, log[:, 0])
-        self.topped_up[which[helped]] = True
+        self.notes["topped_up"][which[helped]] = True
         post_moves(state, log, marks)
         entry, source = log[:, 1].astype(np.int64), np.maximum(log[:, 2].astype(np.int64), 0)
         own, units = log[:, 2] >= 0, log[:, 3] + log[:, 4]
         target, donor = entries.account[entry], entries.account[source[own]]
-        self.screen.watch(target)
-        self.screen.watch(donor)
-        np.add.at(self.inflow, target, units * marks[entries.market[entry]])
-        np.subtract.at(self.inflow, donor, (units * marks[entries.market[source]])[own])
-        self.events.add_moves(state, log, marks)
+        self.watch.touch(target)
+        self.watch.touch(donor)
+        np.add.at(self.notes["inflow"], target, units * marks[entries.market[entry]])
+        np.subtract.at(self.notes["inflow"], donor, (units * marks[entries.market[source]])[own])
+        self.events.add_moves(log, marks)
         return which[~helped], health[~helped], int(helped.sum())
+
+    def _shut(self, seats: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which accounts are on an exchange that stopped."""
+        return np.asarray(self.state.rules.out[self.state.accounts.exchange[seats]] != 0)
 
     def liquidate(self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]) -> int:
         """Close accounts by the rules of their exchange, in the given order; return how many were acted on."""
         state = self.state
-        accounts, entries, rules = state.accounts, state.entries, state.rules
-        reached = ~self.shut[which]
+        reached = ~self._shut(which)
         which, health = which[reached], health[reached]
-        whole = rules.whole_account[accounts.exchange[which]]
+        whole = state.rules.whole_account[state.accounts.exchange[which]]
         acted = 0
         for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(whole)) + 1):
             if not len(run):
                 continue
-            if whole[run[0]]:
-                log = _sales.close_whole(which[run], state.board, marks)
-                account, cash = log[:, 0].astype(np.int64), np.where(log[:, 2] == 1, -log[:, 4], log[:, 4])
-                value = np.where(log[:, 2] == 1, log[:, 3] * marks[entries.market[log[:, 1].astype(np.int64)]], 0)
-                np.subtract.at(self.inflow, account, cash)  # what is left of the proceeds is paid out
-                self.events.add_fills(state, log, value, self.last_fall)
-            else:
-                log = _sales.liquidate(which[run], health[run], state.board, marks)
-                account, value = log[:, 0].astype(np.int64), log[:, 8]
-                self.events.add_pairs(state, log, self.last_fall)
-            np.add.at(self.repaid, account, value)
-            self.liquidated[account] = True
-            self.screen.watch(account)
-            acted += len(np.unique(account))
+            close = self._close_whole if whole[run[0]] else self._close_part
+            seats = close(which[run], health[run], marks)
+            self.notes["liquidated"][seats] = True
+            self.watch.touch(seats)
+            acted += int(np.count_nonzero(np.diff(seats, prepend=-1)))
         return acted
+
+    def _close_whole(
+        self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Sell all collateral of some accounts; return the seat of every fill."""
+        log = _sales.close_whole(which, self.state.board, marks)
+        seats, bought = log[:, 0].astype(np.int64), log[:, 2] == 1
+        market = self.state.entries.market[log[:, 1].astype(np.int64)]
+        value = np.where(bought, log[:, 3] * marks[market], 0)
+        np.subtract.at(self.notes["inflow"], seats, np.where(bought, -log[:, 4], log[:, 4]))  # the rest is paid out
+        np.add.at(self.notes["repaid"], seats, value)
+        self.events.add_fills(log, value, self.last_fall)
+        return seats
+
+    def _close_part(
+        self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Let liquidators repay debt of some accounts, one pair each; return the seat of every pair."""
+        log = _sales.liquidate(which, health, self.state.board, marks)
+        seats = log[:, 0].astype(np.int64)
+        self.notes["repaid"][seats] += log[:, 8]
+        self.events.add_pairs(log, self.last_fall)
+        return seats
 
     def write_off(self, which: NDArray[np.int64], marks: NDArray[np.float64]) -> int:
         """Turn debt without collateral into holes of the exchanges."""
-        state = self.state
-        if not len(which):
-            return 0
-        log, value = write_off(state, which[~self.shut[which]], marks)
-        account = log[:, 0].astype(np.int64)
-        np.add.at(self.deficit, account, value)
-        self.liquidated[account] = True
-        self.events.add_deficits(state, log, value)
+        log, value = write_off(self.state, which[~self._shut(which)], marks)
+        seats = log[:, 0].astype(np.int64)
+        np.add.at(self.notes["deficit"], seats, value)
+        self.notes["liquidated"][seats] = True
+        self.watch.touch(seats)
+        self.events.add_deficits(log, value)
         return len(log)
 
     def bear_losses(self, marks: NDArray[np.float64]) -> None:
         """Run the holes of the round through the waterfalls."""
-        hit = cover_holes(self.state, marks, self.events.add_layer)
-        for market in hit.tolist():
-            self.screen.watch(self.state.entries.account[self.state.entries_of_market(market)])
+        state = self.state
+        for market in cover_holes(state, marks, self.events.add_layer):
+            self.watch.touch(state.entries.account[state.overlay.suppliers(state.entries, market)])
 
     def note_round(self, number: int, marks: NDArray[np.float64], answered: int, moved: int) -> None:
         """Keep one row of aggregates."""
         row: dict[str, float] = {"called": self.events.count("call"), "topped_up": answered, "liquidated": moved}
         row |= self.events.totals()
-        before = self.state.opening["marks"]
+        before = self.state.net.book.market_mark
         kept = np.divide(marks, before, out=np.ones(len(marks)), where=before > 0)
         self.rounds.append({"round": number, **row, "lowest_mark": float(kept.min()) if len(kept) else 1.0})
-
-
-@dataclass(eq=False)
-class Screen:
-    """Knows which accounts can be below health 1 without valuing all of them.
-
-    Health now is at least health after the shock x (lowest price ratio) / (highest price ratio), so only a prefix of
-    the accounts, sorted by health after the shock, is exposed; accounts whose balances changed are always looked at.
-    """
-
-    health: NDArray[np.float64]
-    state: State
-
-    def __post_init__(self) -> None:
-        self.order = np.argsort(self.health, kind="stable")
-        self.ranked = self.health[self.order]
-        self.watched = np.zeros(len(self.health), dtype=bool)
-        self.watched[(self.state.accounts.forced > 0) & np.isfinite(self.health)] = True
-        self.base = self.state.markets.shocked
-
-    def watch(self, accounts: NDArray[Any]) -> None:
-        """Look at these accounts in every round from now on."""
-        self.watched[accounts] = True
-
-    def candidates(self, marks: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Codes of all accounts that may be below health 1, in order of code."""
-        priced = self.base > 0
-        ratio = marks[priced] / self.base[priced]
-        bound = float(ratio.min() / ratio.max()) if len(ratio) else 1.0
-        reach = np.inf if bound <= 0 else (1 + 1e-9) / bound
-        exposed = self.order[: np.searchsorted(self.ranked, reach, side="left")]
-        mask = self.watched.copy()
-        mask[exposed] = True
-        return np.flatnonzero(mask)

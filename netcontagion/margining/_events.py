@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from netcontagion.margining._state import longer
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import State
     from netcontagion.network import ExposureNetwork
 
 __all__ = ["TYPES", "Events"]
@@ -31,16 +35,29 @@ TYPES = (
     "uncovered",
 )
 _CODE = {name: code for code, name in enumerate(TYPES)}
-_COLUMNS = ("round", "type", "account", "exchange", "asset", "quantity", "cash", "debit", "credit", "parent")
 _TOTALS = ("sold", "bought", "repaid", "deficit", "insurance_fund", "equity", "suppliers", "uncovered")
 _LIQUIDATORS, _MARKET = -3, -2  # debit and credit nodes, counted from the end of the bearers
+_NOBODY = -9
+
+
+class Chunk(NamedTuple):
+    """Some events of one type and round, with ids from ``first`` on; ``columns(events)`` makes what is not default."""
+
+    kind: str
+    number: int
+    first: int
+    size: int
+    columns: Callable[[Events], dict[str, Any]]
 
 
 @dataclass(eq=False)
 class Events:
-    """Collects events as chunks of columns; event 0 is the shock."""
+    """Collects events as chunks that know how to make their columns; event 0 is the shock.
 
-    chunks: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    During a run only what decides ids and totals is worked out; ``call_of`` holds the first call of every seat.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
     size: int = 1
     number: int = 0
     call_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -48,6 +65,7 @@ class Events:
     sums: dict[str, float] = field(default_factory=dict)
     by_exchange: dict[tuple[str, int], float] = field(default_factory=dict)
     last_deficit: dict[int, int] = field(default_factory=dict)
+    state: Any = None
 
     def open_round(self, number: int) -> None:
         """Start the counts of a round."""
@@ -61,127 +79,64 @@ class Events:
         """Money by channel in this round."""
         return dict(self.sums)
 
-    def _add(self, kind: str, size: int, **columns: Any) -> NDArray[np.int64]:
-        ids = np.arange(self.size, self.size + size, dtype=np.int64)
+    def _add(self, kind: str, size: int, make: Callable[..., dict[str, Any]], *given: Any) -> int:
+        """Note a chunk; return the id of its first event."""
+        first = self.size
         if size:
-            chunk = {"round": self.number, "type": _CODE[kind], "account": -1, "exchange": -1, "asset": -1}
-            chunk |= {"quantity": np.nan, "cash": np.nan, "debit": -9, "credit": -9, "parent": 0} | columns
-            self.chunks.append({name: np.broadcast_to(np.asarray(chunk[name]), (size,)) for name in _COLUMNS})
+            self.chunks.append(Chunk(kind, self.number, first, size, functools.partial(make, *given)))
             self.size += size
             self.counts[kind] = self.counts.get(kind, 0) + size
-        return ids
+        return first
 
-    def add_calls(self, accounts: NDArray[np.int64], health: NDArray[np.float64], parent: NDArray[np.int64]) -> None:
+    def add_calls(self, seats: NDArray[np.int64], health: NDArray[np.float64], parent: NDArray[np.int64]) -> None:
         """Record first margin calls; ``quantity`` is the health."""
-        ids = self._add("call", len(accounts), account=accounts, quantity=health, parent=parent)
-        self.call_of[accounts] = ids
+        first = self._add("call", len(seats), _calls, seats, health, parent)
+        self.call_of = longer(self.call_of, len(self.state.accounts))
+        self.call_of[seats] = np.arange(first, first + len(seats))
 
-    def add_moves(self, state: State, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+    def add_moves(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
         """Record what moved into called accounts, from wallets and from own accounts."""
-        account, entry = log[:, 0].astype(np.int64), log[:, 1].astype(np.int64)
-        market, trader = state.entries.market[entry], state.accounts.trader[account]
-        units = log[:, 3] + log[:, 4]
         for kind, rows in (("top_up", log[:, 2] < 0), ("withdrawal", log[:, 2] >= 0)):
-            self._add(
-                kind,
-                int(rows.sum()),
-                **_place(state, account[rows], market[rows]),
-                quantity=units[rows],
-                cash=(units * marks[market])[rows],
-                debit=trader[rows],
-                credit=trader[rows],
-                parent=self.call_of[account[rows]],
-            )
+            self._add(kind, int(rows.sum()), _moves, log[rows], marks)
 
-    def add_pairs(self, state: State, pairs: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
+    def add_pairs(self, log: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
         """Record liquidations at a fixed spread with their sale and purchase; note the sales in ``last_fall``."""
-        account, debt, collateral = (pairs[:, column].astype(np.int64) for column in range(3))
-        paid, seized, fee, cost, proceeds, value = pairs[:, 3:].T
-        market_c, market_d = state.entries.market[collateral], state.entries.market[debt]
-        same = state.markets.book[market_c] == state.markets.book[market_d]
-        sold = _place(state, account, market_c)
-        ids = self._add(
-            "liquidation",
-            len(pairs),
-            **sold,
-            quantity=seized,
-            cash=value,
-            debit=_LIQUIDATORS,
-            credit=state.n_traders + sold["exchange"],
-            parent=self.call_of[account],
-        )
-        sales = self._add(
-            "sale",
-            len(pairs),
-            **sold,
-            quantity=seized - fee - np.where(same, paid, 0.0),
-            cash=proceeds,
-            debit=_MARKET,
-            credit=_LIQUIDATORS,
-            parent=ids,
-        )
-        rows = ~same
-        self._add(
-            "purchase",
-            int(rows.sum()),
-            **_place(state, account[rows], market_d[rows]),
-            quantity=paid[rows],
-            cash=cost[rows],
-            debit=_LIQUIDATORS,
-            credit=_MARKET,
-            parent=ids[rows],
-        )
-        last_fall[state.markets.book[market_c]] = sales
-        self.sums["repaid"] += float(value.sum())
-        self.sums["sold"] += float(proceeds.sum())
-        self.sums["bought"] += float(cost.sum())
+        state = self.state
+        book_d, book_c = (state.markets.book[state.entries.market[log[:, side].astype(np.int64)]] for side in (1, 2))
+        rows = book_c != book_d
+        first = self._add("liquidation", len(log), _liquidations, log)
+        sales = self._add("sale", len(log), _sales, log, rows, first)
+        self._add("purchase", int(rows.sum()), _purchases, log, rows, first)
+        last_fall[book_c] = np.arange(sales, sales + len(log))
+        self.sums["repaid"] += float(log[:, 8].sum())
+        self.sums["sold"] += float(log[:, 7].sum())
+        self.sums["bought"] += float(log[:, 6].sum())
 
-    def add_fills(
-        self, state: State, fills: NDArray[np.float64], repaid: NDArray[np.float64], last_fall: NDArray[np.int64]
-    ) -> None:
+    def add_fills(self, fills: NDArray[np.float64], repaid: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
         """Record sales and purchases of whole accounts, and what they repaid; note the sales in ``last_fall``."""
-        account, market = fills[:, 0].astype(np.int64), state.entries.market[fills[:, 1].astype(np.int64)]
         for kind, rows, total in (("sale", fills[:, 2] == 0, "sold"), ("purchase", fills[:, 2] == 1, "bought")):
-            place = _place(state, account[rows], market[rows])
-            bank = state.n_traders + place["exchange"]
-            ids = self._add(
-                kind,
-                int(rows.sum()),
-                **place,
-                quantity=fills[rows, 3],
-                cash=fills[rows, 4],
-                debit=_MARKET if kind == "sale" else bank,
-                credit=bank if kind == "sale" else _MARKET,
-                parent=self.call_of[account[rows]],
-            )
-            self.sums[total] += float(fills[rows, 4].sum())
+            log = fills[rows]
+            first = self._add(kind, len(log), _fills, log, kind)
+            self.sums[total] += float(log[:, 4].sum())
             if kind == "sale":
-                last_fall[state.markets.book[market[rows]]] = ids
+                book = self.state.markets.book[self.state.entries.market[log[:, 1].astype(np.int64)]]
+                last_fall[book] = np.arange(first, first + len(log))
         self.sums["repaid"] += float(repaid.sum())
 
-    def add_deficits(self, state: State, log: NDArray[np.float64], value: NDArray[np.float64]) -> None:
+    def add_deficits(self, log: NDArray[np.float64], value: NDArray[np.float64]) -> None:
         """Record debt that no collateral stands behind any more."""
-        account, entry = log[:, 0].astype(np.int64), log[:, 1].astype(np.int64)
-        place = _place(state, account, state.entries.market[entry])
-        ids = self._add(
-            "deficit",
-            len(log),
-            **place,
-            quantity=log[:, 2],
-            cash=value,
-            debit=state.n_traders + place["exchange"],
-            credit=state.accounts.trader[account],
-            parent=self.call_of[account],
-        )
+        first = self._add("deficit", len(log), _deficits, log, value)
         self.sums["deficit"] += float(value.sum())
-        for row, exchange in enumerate(place["exchange"].tolist()):
-            self.last_deficit[exchange] = int(ids[row])
-            self._tally("deficit", exchange, float(value[row]))
+        venue = self.state.accounts.exchange[log[:, 0].astype(np.int64)]
+        for exchange in np.unique(venue).tolist():
+            here = np.flatnonzero(venue == exchange)
+            self.last_deficit[exchange] = first + int(here[-1])
+            self._tally("deficit", exchange, float(value[here].sum()))
 
     def add_layer(self, kind: str, exchange: int, asset: int, units: float, *, paid: float, value: float) -> None:
         """Record what one layer of a waterfall paid for the units, and their value at the mark: what it bore."""
-        parent = self.last_deficit.get(exchange, 0)
-        self._add(kind, 1, exchange=exchange, asset=asset, quantity=units, cash=paid, parent=parent)
+        columns = {"exchange": exchange, "asset": asset, "quantity": units, "cash": paid}
+        self._add(kind, 1, _layer, columns | {"parent": self.last_deficit.get(exchange, 0)})
         self.sums[kind] += value
         self._tally(kind, exchange, value)
 
@@ -193,8 +148,16 @@ class Events:
     def columns(self) -> dict[str, NDArray[Any]]:
         """All events as arrays, the shock first."""
         first = {"round": -1, "type": 0, "account": -1, "exchange": -1, "asset": -1, "quantity": np.nan}
-        first |= {"cash": np.nan, "debit": -9, "credit": -9, "parent": -1}
-        return {name: np.concatenate([[first[name]], *(chunk[name] for chunk in self.chunks)]) for name in _COLUMNS}
+        first |= {"cash": np.nan, "debit": _NOBODY, "credit": _NOBODY, "parent": -1}
+        found: dict[str, NDArray[Any]] = {}
+        for name, value in first.items():
+            found[name] = np.empty(self.size, dtype=float if name in ("quantity", "cash") else np.int64)
+            found[name][0] = value
+        for chunk in self.chunks:
+            made = first | {"round": chunk.number, "type": _CODE[chunk.kind]} | chunk.columns(self)
+            for name, values in made.items():
+                found[name][chunk.first : chunk.first + chunk.size] = values
+        return found
 
     def table(self, net: ExposureNetwork, bearers: pd.Index) -> pd.DataFrame:
         """Return the log as a DataFrame indexed by event."""
@@ -207,7 +170,9 @@ class Events:
             return pd.Categorical.from_codes(codes.astype(np.int64), categories=categories)
 
         ends = {
-            side: np.where(found[side] == -9, -1, np.where(found[side] < -1, len(bearers) + found[side], found[side]))
+            side: np.where(
+                found[side] == _NOBODY, -1, np.where(found[side] < -1, len(bearers) + found[side], found[side])
+            )
             for side in ("debit", "credit")
         }
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -229,7 +194,74 @@ class Events:
         return table
 
 
-def _place(state: State, account: NDArray[np.int64], market: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Columns that say where something happened: accounts, their exchanges, and the assets of these markets."""
-    venue, asset = state.accounts.exchange[account], state.markets.asset[market]
-    return {"account": account, "exchange": venue, "asset": asset}
+# columns of each type ------------------------------------------------------------------------------------------------
+
+
+def _place(events: Events, seat: NDArray[np.int64], entry: NDArray[np.int64]) -> dict[str, Any]:
+    """Columns that say where something happened: accounts, their exchanges, and the assets of these entries."""
+    state = events.state
+    asset = state.markets.asset[state.entries.market[entry]]
+    account = state.overlay.code[seat]
+    return {"account": account, "exchange": state.accounts.exchange[seat], "asset": asset}
+
+
+def _ends_of(log: NDArray[np.float64], column: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Seats and entries of a log."""
+    return log[:, 0].astype(np.int64), log[:, column].astype(np.int64)
+
+
+def _bank(events: Events, place: dict[str, Any]) -> NDArray[np.int64]:
+    return np.asarray(place["exchange"] + len(events.state.net.labels("traders")), dtype=np.int64)
+
+
+def _trader(events: Events, seat: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(events.state.overlay.owner[events.state.accounts.trader[seat]])
+
+
+def _calls(seat: NDArray[np.int64], health: NDArray[np.float64], parent: Any, events: Events) -> dict[str, Any]:
+    return {"account": events.state.overlay.code[seat], "quantity": health, "parent": parent}
+
+
+def _moves(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    seat, entry = _ends_of(log)
+    units, trader = log[:, 3] + log[:, 4], _trader(events, seat)
+    found = _place(events, seat, entry) | {"quantity": units, "cash": units * marks[events.state.entries.market[entry]]}
+    return found | {"debit": trader, "credit": trader, "parent": events.call_of[seat]}
+
+
+def _liquidations(log: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    seat, entry = _ends_of(log, 2)
+    place = _place(events, seat, entry)
+    found = place | {"quantity": log[:, 4], "cash": log[:, 8], "debit": _LIQUIDATORS, "credit": _bank(events, place)}
+    return found | {"parent": events.call_of[seat]}
+
+
+def _sales(log: NDArray[np.float64], rows: NDArray[np.bool_], first: int, events: Events) -> dict[str, Any]:
+    sold = log[:, 4] - log[:, 5] - np.where(rows, 0.0, log[:, 3])
+    found = _place(events, *_ends_of(log, 2)) | {"quantity": sold, "cash": log[:, 7]}
+    return found | {"debit": _MARKET, "credit": _LIQUIDATORS, "parent": np.arange(first, first + len(log))}
+
+
+def _purchases(log: NDArray[np.float64], rows: NDArray[np.bool_], first: int, events: Events) -> dict[str, Any]:
+    bought = log[rows]
+    found = _place(events, *_ends_of(bought)) | {"quantity": bought[:, 3], "cash": bought[:, 6]}
+    return found | {"debit": _LIQUIDATORS, "credit": _MARKET, "parent": first + np.flatnonzero(rows)}
+
+
+def _fills(log: NDArray[np.float64], kind: str, events: Events) -> dict[str, Any]:
+    seat, entry = _ends_of(log)
+    place = _place(events, seat, entry)
+    bank, sale = _bank(events, place), kind == "sale"
+    found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[seat]}
+    return found | {"debit": _MARKET if sale else bank, "credit": bank if sale else _MARKET}
+
+
+def _deficits(log: NDArray[np.float64], value: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    seat, entry = _ends_of(log)
+    place = _place(events, seat, entry)
+    found = place | {"quantity": log[:, 2], "cash": value, "parent": events.call_of[seat]}
+    return found | {"debit": _bank(events, place), "credit": _trader(events, seat)}
+
+
+def _layer(columns: dict[str, Any], _events: Events) -> dict[str, Any]:
+    return columns

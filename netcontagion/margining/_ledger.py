@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion._arrays import group_sum
-from netcontagion.margining._state import CHANNELS, COUNTERPARTY, IMPACT, State, bearer_labels
+from netcontagion.margining._state import CHANNELS, COUNTERPARTY, IMPACT, Whole, bearer_labels
 from netcontagion.margining._wealth import (
     cash_funds,
     money_held,
@@ -60,15 +60,12 @@ class Laws:
         return [f"law {name!r} is off by {error:.3g} relative" for name, error in wrong.items()]
 
 
-def clear_up(state: State) -> ClearingResult | None:
-    """Clear liabilities and external debt with what everybody has left; None where nothing is due.
+def clear_up(state: Whole) -> ClearingResult:
+    """Clear liabilities and external debt with what everybody has left.
 
     Accounts that are still open keep their debt at face.
     """
     net = state.net
-    outside = net.columns("traders")["external_liabilities"]
-    if not len(net.columns("liabilities")["amount"]) and not outside.any():
-        return None
     from netcontagion.clearing import Estate, settle
 
     marks, prices = state.marks(), state.asset_prices()
@@ -80,7 +77,7 @@ def clear_up(state: State) -> ClearingResult | None:
     return settle(net, Estate(np.maximum(held, 0.0), equity), strict=False)
 
 
-def add_up(state: State, clearing: ClearingResult | None) -> NDArray[np.float64]:
+def add_up(state: Whole, clearing: ClearingResult | None) -> NDArray[np.float64]:
     """Losses of every bearer by channel, (channels, bearers) [num]."""
     losses: NDArray[np.float64] = state.ledger.loss.copy()
     final = unit_value(state, state.marks(), state.asset_prices())
@@ -97,7 +94,7 @@ def add_up(state: State, clearing: ClearingResult | None) -> NDArray[np.float64]
 
 
 def laws_of(
-    state: State,
+    state: Whole,
     clearing: ClearingResult | None,
     losses: NDArray[np.float64],
     borne: Mapping[tuple[str, int], float],
@@ -124,7 +121,7 @@ def laws_of(
     )
 
 
-def _value_lost(state: State, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> float:
+def _value_lost(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> float:
     """Units times the fall in their price where they lie, what the shock removed, and gains of moving between marks."""
     after = np.concatenate([marks, prices])
     before = np.concatenate([state.opening["marks"], state.opening["prices"]])
@@ -137,14 +134,14 @@ def _value_lost(state: State, marks: NDArray[np.float64], prices: NDArray[np.flo
     return fall + moved + removed
 
 
-def _gross_value(state: State) -> float:
+def _gross_value(state: Whole) -> float:
     """Value of all balances, at opening or at closing marks, whichever is larger."""
     units = state.entries.deposited + state.entries.borrowed
     marks = np.maximum(state.opening["marks"], state.marks())
     return float((units * marks[state.entries.market]).sum())
 
 
-def _gross_units(state: State) -> NDArray[np.float64]:
+def _gross_units(state: Whole) -> NDArray[np.float64]:
     net, book = state.net, state.net.book
     size = len(state.asset_base)
     gross = group_sum(book.market_asset[book.balance_market], book.deposited + book.borrowed, size)
@@ -165,7 +162,7 @@ def _waterfall_gap(borne: Mapping[tuple[str, int], float]) -> float:
     return max(map(abs, gaps.values()), default=0.0)
 
 
-def _most_negative(state: State) -> float:
+def _most_negative(state: Whole) -> float:
     parts = (state.entries.deposited, state.entries.borrowed, state.wallets.units, state.fund_units, state.equity)
     return max(-float(part.min(initial=0.0)) / max(float(np.abs(part).max(initial=0.0)), 1e-300) for part in parts)
 

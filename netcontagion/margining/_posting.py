@@ -12,7 +12,7 @@ from netcontagion.margining._state import DEFICIT, EXECUTION
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import State
+    from netcontagion.margining._state import Live
 
 __all__ = ["post_moves", "spans", "write_off"]
 
@@ -26,7 +26,7 @@ def spans(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np
     return np.arange(len(span)) + (first - (np.cumsum(length) - length))[span], span
 
 
-def post_moves(state: State, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+def post_moves(state: Live, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
     """Post the log of ``respond``: what moves between marks gains or loses on the way."""
     entries, wallets, ledger = state.entries, state.wallets, state.ledger
     account, target, source = (log[:, column].astype(np.int64) for column in range(3))
@@ -41,7 +41,7 @@ def post_moves(state: State, log: NDArray[np.float64], marks: NDArray[np.float64
 
 
 def write_off(
-    state: State, which: NDArray[np.int64], marks: NDArray[np.float64]
+    state: Live, which: NDArray[np.int64], marks: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Take the debt of accounts that have no collateral left onto their exchange, as a hole in its book.
 

@@ -12,7 +12,8 @@ import numpy as np
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError
 from netcontagion.margining._ledger import Laws, add_up, clear_up, laws_of, losses_by_bearer
-from netcontagion.margining._state import CHANNELS, State, bearer_labels, called
+from netcontagion.margining._state import CHANNELS, bearer_labels, called
+from netcontagion.margining._whole import final_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from netcontagion._iterate import Ending
     from netcontagion.clearing import ClearingResult
     from netcontagion.margining._cascade import Play
+    from netcontagion.margining._state import Whole
     from netcontagion.network import ExposureNetwork, Shock
 
 __all__ = ["CascadeResult", "close"]
@@ -50,17 +52,36 @@ class CascadeResult:
 
     network: ExposureNetwork
     shock: Shock
-    clearing: ClearingResult | None
     status: Status
-    assumptions: tuple[str, ...]
     facts: dict[str, Any]
     _play: Play
-    _bearer_losses: NDArray[np.float64]
-    _laws: Laws
 
-    @property
-    def _state(self) -> State:
-        return self._play.state
+    @functools.cached_property
+    def clearing(self) -> ClearingResult | None:
+        """Clearing of what nodes owe each other and outside at the end; None where nothing is due."""
+        net = self.network
+        owed = len(net.columns("liabilities")["amount"]) or net.columns("traders")["external_liabilities"].any()
+        return clear_up(self._state) if owed and self.status is not Status.NONFINITE else None
+
+    @functools.cached_property
+    def assumptions(self) -> tuple[str, ...]:
+        """What was assumed for what the network leaves open."""
+        return _assumptions(self._play)
+
+    @functools.cached_property
+    def _state(self) -> Whole:
+        """What everybody has at the end, whether or not the run touched it."""
+        return final_state(self._play.state)
+
+    @functools.cached_property
+    def _bearer_losses(self) -> NDArray[np.float64]:
+        with np.errstate(over="ignore", invalid="ignore"):  # after a NONFINITE ending nothing adds up
+            return add_up(self._state, self.clearing)
+
+    @functools.cached_property
+    def _laws(self) -> Laws:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return laws_of(self._state, self.clearing, self._bearer_losses, self._play.events.by_exchange)
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
@@ -100,18 +121,18 @@ class CascadeResult:
                 "trader": pd.Categorical.from_codes(table["trader"], categories=net.labels("traders")),
                 "exchange": pd.Categorical.from_codes(table["exchange"], categories=net.labels("exchanges")),
                 "health_before": state.opening["health"],
-                "health_after_shock": play.health_after_shock,
+                "health_after_shock": state.opening["health_after_shock"],
                 "health": state.health(state.marks()),
-                "called": play.ever_called,
-                "first_round": play.first_round,
-                "topped_up": play.topped_up,
-                "liquidated": play.liquidated,
+                "called": play.by_account("called"),
+                "first_round": play.by_account("first_round"),
+                "topped_up": play.by_account("topped_up"),
+                "liquidated": play.by_account("liquidated"),
                 "forced": state.accounts.forced > 0,
-                "repaid": play.repaid,
-                "deficit": play.deficit,
+                "repaid": play.by_account("repaid"),
+                "deficit": play.by_account("deficit"),
                 "equity_before": before,
                 "equity": after,
-                "loss": before - after + play.inflow,
+                "loss": before - after + play.by_account("inflow"),
             },
             index=net.labels("accounts"),
         )
@@ -127,8 +148,8 @@ class CascadeResult:
         table = {
             "wealth_before": self._state.opening["wealth"][:size],
             "loss": losses.sum(axis=0),
-            "called": np.bincount(owner[play.ever_called], minlength=size),
-            "liquidated": np.bincount(owner[play.liquidated], minlength=size),
+            "called": np.bincount(owner[play.by_account("called")], minlength=size),
+            "liquidated": np.bincount(owner[play.by_account("liquidated")], minlength=size),
             "defaulted": self._defaulted[:size],
         }
         table |= {f"loss_{channel}": losses[place] for place, channel in enumerate(CHANNELS)}
@@ -146,9 +167,9 @@ class CascadeResult:
             borne[kind][place] = value
         venue = net.columns("accounts")["exchange"]
         table = {
-            "called": np.bincount(venue[self._play.ever_called], minlength=size),
-            "liquidated": np.bincount(venue[self._play.liquidated], minlength=size),
-            "repaid": np.bincount(venue, self._play.repaid, size),
+            "called": np.bincount(venue[self._play.by_account("called")], minlength=size),
+            "liquidated": np.bincount(venue[self._play.by_account("liquidated")], minlength=size),
+            "repaid": np.bincount(venue, self._play.by_account("repaid"), size),
             "deficit": borne["deficit"],
             "insurance_fund_used": borne["insurance_fund"],
             "equity_used": borne["equity"],
@@ -310,12 +331,8 @@ class CascadeResult:
 
 
 def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult:
-    """Clear what is still due, add up the losses and freeze the result."""
+    """Freeze the result; what was lost, and by whom, is added up when somebody asks."""
     state = play.state
-    clearing = clear_up(state) if ending.status is not Status.NONFINITE else None
-    with np.errstate(over="ignore", invalid="ignore"):  # after a NONFINITE ending nothing adds up, and check() says so
-        losses = add_up(state, clearing)
-        laws = laws_of(state, clearing, losses, play.events.by_exchange)
     moved = state.net.labels("assets")[state.shock.price_factors(state.net) != 1]
     facts = {
         "shock": str(state.shock),
@@ -324,21 +341,18 @@ def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult
         "rounds": ending.rounds,
         "priority": play.priority,
         "channels": tuple(sorted(play.on)),
-        "versions": _versions(),
+        "versions": dict(_versions()),
     }
     return CascadeResult(
         network=state.net,
         shock=state.shock,
-        clearing=clearing,
         status=ending.status,
-        assumptions=_assumptions(play),
         facts=facts,
         _play=play,
-        _bearer_losses=losses,
-        _laws=laws,
     )
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 

@@ -12,8 +12,9 @@ from netcontagion._arrays import group_sum
 from netcontagion.network import HEALTH_TOL
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from netcontagion.margining._overlay import Overlay
     from netcontagion.network import ExposureNetwork, Shock
 
 __all__ = [
@@ -28,14 +29,18 @@ __all__ = [
     "Books",
     "Entries",
     "Ledger",
+    "Live",
     "Markets",
     "Row",
     "Rules",
     "State",
     "Traders",
     "Wallets",
+    "Whole",
     "bearer_labels",
     "called",
+    "longer",
+    "records",
 ]
 
 CHANNELS = ("shock", "impact", "execution", "penalty", "deficit", "mutualisation", "counterparty")
@@ -170,14 +175,10 @@ class State:
     board: Board
     layers: list[tuple[str, ...]]
     asset_base: NDArray[np.float64]
-    holdings: tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
-    external_assets: NDArray[np.float64]
     fund_units: NDArray[np.float64]
     fund_asset: NDArray[np.int32]
     equity: NDArray[np.float64]
     marks_outside: NDArray[np.float64]
-    by_market: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-    opening: dict[str, Any] = field(default_factory=dict)
 
     markets, books, accounts, entries, traders, wallets, rules, ledger = (
         property(attrgetter(f"board.{name}")) for name in Board._fields
@@ -185,8 +186,8 @@ class State:
 
     @property
     def n_traders(self) -> int:
-        """Number of traders."""
-        return len(self.net.labels("traders"))
+        """Rows for traders: they stand before all other bearers of the ledger."""
+        return len(self.board.traders)
 
     @property
     def n_exchanges(self) -> int:
@@ -205,14 +206,21 @@ class State:
         with np.errstate(over="ignore"):  # a price without bound ends the run as NONFINITE
             return np.asarray(np.exp(-self.books.sold[book] / self.books.depth[book]))
 
-    def entries_of_market(self, market: int) -> NDArray[np.int64]:
-        """Entries of one market, through an index made on first use."""
-        if self.by_market is None:
-            order = np.argsort(self.entries.market, kind="stable")
-            start = np.searchsorted(self.entries.market[order], np.arange(len(self.markets.shocked) + 1))
-            self.by_market = (order, start)
-        order, start = self.by_market
-        return order[start[market] : start[market + 1]]
+
+@dataclass(eq=False)
+class Live(State):
+    """The state while a run goes on: only accounts that can act have a row, a seat; the overlay opens them."""
+
+    overlay: Overlay
+
+
+@dataclass(eq=False)
+class Whole(State):
+    """The state with a row for every trader, account, balance and wallet of the network."""
+
+    holdings: tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
+    external_assets: NDArray[np.float64]
+    opening: dict[str, Any] = field(default_factory=dict)
 
     def account_equity(self, marks: NDArray[np.float64]) -> NDArray[np.float64]:
         """Signed equity of every account [num]."""
@@ -226,6 +234,25 @@ class State:
         backing = group_sum(self.entries.account, self.entries.deposited * price * self.entries.threshold, size)
         debt = group_sum(self.entries.account, self.entries.borrowed * price, size)
         return np.asarray(np.divide(backing, debt, out=np.full(size, np.inf), where=debt > 0))
+
+
+def records(**columns: tuple[ArrayLike, Any]) -> Any:
+    """Lay columns (values, dtype) out as one record array of the network's own size, whose fields are its columns."""
+    arrays = {name: np.asarray(values) for name, (values, _) in columns.items()}
+    dtype = np.dtype([(name, kind) for name, (_, kind) in columns.items()], align=True)
+    table = np.zeros(len(next(iter(arrays.values()))), dtype=dtype)
+    for name, values in arrays.items():
+        table[name] = values
+    return table.view(np.recarray)
+
+
+def longer(table: Any, size: int) -> Any:
+    """Return the table, or a longer copy with zeros at its end where it has not that many rows."""
+    if size <= len(table):
+        return table
+    copy = np.zeros(4 * size, dtype=table.dtype)  # pages that are never written to take no memory
+    copy[: len(table)] = table
+    return copy.view(type(table))
 
 
 def bearer_labels(net: ExposureNetwork) -> list[Any]:

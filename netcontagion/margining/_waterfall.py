@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import State
+    from netcontagion.margining._state import Live
 
 __all__ = ["cover_holes"]
 
 
-def cover_holes(state: State, marks: NDArray[np.float64], record: Callable[..., None]) -> NDArray[np.int64]:
+def cover_holes(state: Live, marks: NDArray[np.float64], record: Callable[..., None]) -> list[int]:
     """Fill the holes of all exchanges layer by layer; return the markets whose suppliers bore a loss.
 
     ``record(layer, exchange, asset, units, paid=, value=)`` notes every step. What no layer covers the exchange owes:
     ``hole`` of the ledger is empty afterwards.
     """
-    ledger, haircut = state.ledger, []
+    ledger, cut = state.ledger, []
     markets = np.flatnonzero(ledger.hole > 0)
     for exchange in np.unique(state.markets.exchange[markets]).tolist():
         own = markets[state.markets.exchange[markets] == exchange].tolist()
@@ -39,12 +39,12 @@ def cover_holes(state: State, marks: NDArray[np.float64], record: Callable[..., 
                     asset, value = int(state.markets.asset[market]), used * float(marks[market])
                     record(layer, exchange, asset, used, paid=paid, value=value)
                     if layer == "suppliers":
-                        haircut.append(market)
-    return np.array(haircut, dtype=np.int64)
+                        cut.append(market)
+    return cut
 
 
 def _from_fund(
-    state: State, exchange: int, market: int, missing: float, marks: NDArray[np.float64]
+    state: Live, exchange: int, market: int, missing: float, marks: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Pay from the insurance fund, in kind where it holds the asset, else by selling what it holds."""
     held, asset = float(state.fund_units[exchange]), int(state.fund_asset[exchange])
@@ -68,7 +68,7 @@ def _from_fund(
 
 
 def _from_equity(
-    state: State, exchange: int, market: int, missing: float, marks: NDArray[np.float64]
+    state: Live, exchange: int, market: int, missing: float, marks: NDArray[np.float64]
 ) -> tuple[float, float]:
     cash = min(_cost(state, market, missing), float(state.equity[exchange]))
     if cash <= 0.0:
@@ -78,19 +78,20 @@ def _from_equity(
 
 
 def _from_suppliers(
-    state: State, exchange: int, market: int, missing: float, marks: NDArray[np.float64]
+    state: Live, exchange: int, market: int, missing: float, marks: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Cut every deposit of the market by one share: h = missing / deposited."""
-    entries = state.entries_of_market(market)
-    supplied = state.entries.deposited[entries]
-    total = float(supplied.sum())
+    overlay, table = state.overlay, state.entries
+    entries = overlay.suppliers(table, market)
+    supplied = table.deposited[entries]
+    total = float(supplied.sum()) + overlay.cold_units(market)
     if total <= 0.0:
         return 0.0, 0.0
-    share = min(missing / total, 1.0)
+    share, price = min(missing / total, 1.0), float(marks[market])
     cut = supplied * share
-    state.entries.deposited[entries] = supplied - cut
-    price = float(marks[market])
-    trader = state.accounts.trader[state.entries.account[entries]]
+    table["deposited"][entries] = supplied - cut
+    overlay.cut_suppliers(market, share, price)
+    trader = state.accounts.trader[table.account[entries]]
     np.add.at(state.ledger.loss[MUTUALISATION], trader, cut * price)
     np.add.at(state.ledger.flow, trader, -cut * price)
     units = min(missing, total)
@@ -100,7 +101,7 @@ def _from_suppliers(
 
 
 def _uncovered(
-    state: State, _exchange: int, market: int, missing: float, marks: NDArray[np.float64]
+    state: Live, _exchange: int, market: int, missing: float, marks: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Leave the exchange short: collateral that was paid out in kind is not there to be cut."""
     state.ledger.hole[market] -= missing
@@ -116,12 +117,12 @@ _LAYERS = {
 }
 
 
-def _fill(state: State, exchange: int, market: int, units: float, marks: NDArray[np.float64]) -> None:
+def _fill(state: Live, exchange: int, market: int, units: float, marks: NDArray[np.float64]) -> None:
     state.ledger.hole[market] = max(state.ledger.hole[market] - units, 0.0)
     _post(state, exchange, EXECUTION, loss=0.0, flow=units * float(marks[market]))
 
 
-def _post(state: State, exchange: int, channel: int, *, loss: float, flow: float) -> None:
+def _post(state: Live, exchange: int, channel: int, *, loss: float, flow: float) -> None:
     bank = state.n_traders + exchange
     state.ledger.loss[channel, bank] += loss
     state.ledger.flow[bank] += flow
@@ -130,7 +131,7 @@ def _post(state: State, exchange: int, channel: int, *, loss: float, flow: float
 # trades of the exchange itself --------------------------------------------------------------------------------------
 
 
-def _book(state: State, place: int) -> tuple[int, float, float, float]:
+def _book(state: Live, place: int) -> tuple[int, float, float, float]:
     """Book of a market, or of an asset outside the exchanges, with its base price, units sold and depth."""
     n_markets = len(state.markets.shocked)
     inside = place < n_markets
@@ -139,12 +140,12 @@ def _book(state: State, place: int) -> tuple[int, float, float, float]:
     return book, base, float(state.books.sold[book]), float(state.books.depth[book])
 
 
-def _cost(state: State, place: int, units: float) -> float:
+def _cost(state: Live, place: int, units: float) -> float:
     """Cash that buys the units."""
     return -cash_for(*_book(state, place)[1:], -units)
 
 
-def _buy(state: State, exchange: int, market: int, missing: float, cash: float, marks: NDArray[np.float64]) -> float:
+def _buy(state: Live, exchange: int, market: int, missing: float, cash: float, marks: NDArray[np.float64]) -> float:
     """Spend cash on the missing units and put them into the hole; return the units bought."""
     book, base, sold, depth = _book(state, market)
     units = missing
@@ -161,7 +162,7 @@ def _buy(state: State, exchange: int, market: int, missing: float, cash: float, 
     return units
 
 
-def _sell_fund(state: State, exchange: int, place: int, wanted: float) -> float:
+def _sell_fund(state: Live, exchange: int, place: int, wanted: float) -> float:
     """Sell what the fund holds for the wanted cash, or all of it; return the cash."""
     book, base, sold, depth = _book(state, place)
     units = float(state.fund_units[exchange])

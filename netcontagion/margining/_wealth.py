@@ -12,22 +12,22 @@ from netcontagion.margining._state import BEARERS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import State
+    from netcontagion.margining._state import Whole
 
 __all__ = ["cash_funds", "money_held", "unit_value", "units_by_asset", "units_by_location", "wealth"]
 
 
-def cash_funds(state: State) -> NDArray[np.float64]:
+def cash_funds(state: Whole) -> NDArray[np.float64]:
     """Insurance funds kept in the numeraire [num]."""
     return np.where(state.fund_asset < 0, state.fund_units, 0.0)
 
 
-def _own_units(state: State) -> NDArray[np.float64]:
+def _own_units(state: Whole) -> NDArray[np.float64]:
     """Units that an exchange itself has, less those it owes, by market."""
     return np.asarray(state.ledger.fees - state.ledger.hole - state.ledger.short)
 
 
-def units_by_location(state: State) -> NDArray[np.float64]:
+def units_by_location(state: Whole) -> NDArray[np.float64]:
     """Units of everybody together, by market and then by asset outside the exchanges."""
     n_markets, n_assets = len(state.markets.shocked), len(state.asset_base)
     inside = group_sum(state.entries.market, state.entries.deposited - state.entries.borrowed, n_markets)
@@ -39,19 +39,19 @@ def units_by_location(state: State) -> NDArray[np.float64]:
     return np.asarray(np.concatenate([inside, outside]) + state.ledger.bought)
 
 
-def units_by_asset(state: State) -> NDArray[np.float64]:
+def units_by_asset(state: Whole) -> NDArray[np.float64]:
     """Units of everybody together, by asset."""
     n_assets = len(state.asset_base)
     asset = np.concatenate([state.markets.asset, np.arange(n_assets)])
     return group_sum(asset, units_by_location(state), n_assets)
 
 
-def wealth(state: State, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> NDArray[np.float64]:
+def wealth(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Wealth of every bearer at the given marks, liabilities among nodes apart [num]."""
     return unit_value(state, marks, prices) + money_held(state)
 
 
-def unit_value(state: State, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> NDArray[np.float64]:
+def unit_value(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Value of the units of every bearer: accounts, wallets, holdings, funds, own units, the market's purchases."""
     n_traders, n_exchanges = state.n_traders, state.n_exchanges
     owned = np.zeros(n_traders + n_exchanges + len(BEARERS))
@@ -67,7 +67,7 @@ def unit_value(state: State, marks: NDArray[np.float64], prices: NDArray[np.floa
     return owned
 
 
-def money_held(state: State) -> NDArray[np.float64]:
+def money_held(state: Whole) -> NDArray[np.float64]:
     """Cash and external assets of every bearer [num]."""
     held: NDArray[np.float64] = state.ledger.cash.copy()
     held[: state.n_traders] += state.external_assets

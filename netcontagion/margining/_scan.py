@@ -1,0 +1,186 @@
+"""Which accounts that nobody touched yet can be below health 1, without valuing all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion._compile import in_threads, kernel
+from netcontagion.margining._index import BLOCK
+from netcontagion.margining._state import longer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netcontagion.margining._index import Index
+
+__all__ = ["Reach", "Scan", "Watch", "scan"]
+
+NEAR = 1.0 + 1e-9  # health below this is looked at exactly
+CHUNK = 256  # blocks that one thread values at a time: results do not depend on the number of threads
+REMEMBERED = 64  # rounds whose prices are kept
+LARGEST = 1e100  # growth of a ratio beyond which it makes no difference
+
+
+@kernel
+def scan(
+    blocks: NDArray[np.int64],
+    block_first: NDArray[np.int64],
+    first: NDArray[Any],
+    amount: NDArray[np.float64],
+    slot: NDArray[Any],
+    backing_price: NDArray[np.float64],
+    debt_price: NDArray[np.float64],
+    opened: NDArray[np.uint8],
+    worst: NDArray[np.float64],
+    found: NDArray[np.int64],
+) -> int:
+    """Value the accounts of some blocks; write places that may be below health 1 into ``found``, return how many.
+
+    ``worst`` of each block becomes the highest debt over weighted collateral of the accounts left. Accounts that were
+    opened are passed over.
+    """
+    count = 0
+    for i in range(len(blocks)):
+        highest = 0.0
+        for place in range(block_first[blocks[i]], block_first[blocks[i] + 1]):
+            if opened[place]:
+                continue
+            backing, debt = 0.0, 0.0
+            for e in range(first[place], first[place + 1]):
+                backing += amount[e] * backing_price[slot[e]]
+                debt += amount[e] * debt_price[slot[e]]
+            if backing < debt * NEAR:
+                found[count] = place
+                count += 1
+            elif debt > highest * backing:
+                highest = debt / backing
+        worst[blocks[i]] = highest
+    return count
+
+
+@dataclass(eq=False)
+class Reach:
+    """How much debt over weighted collateral can have grown on each exchange since each earlier valuation.
+
+    The growth is at most the highest price ratio among debts over the lowest one among collateral, where prices of
+    collateral include what suppliers were cut by. Valuation 0 is the one at the marks before the shock.
+    """
+
+    index: Index
+    past: list[NDArray[np.float64]]  # prices of collateral, then of debts, by market
+
+    def now(self, marks: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Growth since each valuation, (valuations, segments); now is the last of them."""
+        index = self.index
+        left = np.maximum(share, 1.0 / LARGEST)  # a seat can deposit anew where suppliers lost everything
+        self.past.append(np.stack([marks * left, marks]))
+        if not len(index.segment_first):
+            return np.ones((len(self.past), 1))
+        before, prices = np.stack(self.past), self.past[-1]
+        with np.errstate(over="ignore", divide="ignore"):
+            ratio = np.divide(prices, before, out=np.ones_like(before), where=before > 0)
+            ratio[:, 0, ~index.as_collateral] = ratio[:, 1, ~index.as_debt] = 1.0
+            lowest = np.minimum(np.minimum.reduceat(ratio[:, 0], index.segment_first, axis=1), 1.0)
+            highest = np.maximum(np.maximum.reduceat(ratio[:, 1], index.segment_first, axis=1), 1.0)
+            return np.minimum(highest / lowest, LARGEST)
+
+    def forget(self) -> bool:
+        """Keep only the last valuation where too many are remembered."""
+        full = len(self.past) > REMEMBERED
+        if full:
+            del self.past[:-1]
+        return full
+
+
+@dataclass(eq=False)
+class Scan:
+    """The blocks of one run: which of them can hold an account below 1 that was not opened yet."""
+
+    index: Index
+
+    def __post_init__(self) -> None:
+        index = self.index
+        self.worst = index.block_worst.copy()
+        self.row = np.zeros(len(self.worst), dtype=np.int16)
+        self.opened = np.zeros(len(index.order), dtype=np.uint8)
+
+    def exposed(
+        self, reach: NDArray[np.float64], marks: NDArray[np.float64], share: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Places that may be below health 1 now; ``reach`` is the growth since every valuation, now the last one."""
+        index = self.index
+        with np.errstate(over="ignore"):
+            bound = self.worst * reach[self.row, index.block_segment]
+        blocks = np.flatnonzero(bound * NEAR >= 1.0)
+        if not len(blocks):
+            return blocks
+        price = marks[index.slot_market]
+        debt_price = np.where(index.slot_is_debt, price, 0.0)
+        backing_price = np.where(index.slot_is_debt, 0.0, price * share[index.slot_market] * index.slot_weight)
+        tables = (index.block_first, index.first, index.amount, index.slot, backing_price, debt_price)
+
+        def value(chunk: NDArray[np.int64]) -> NDArray[np.int64]:
+            found = np.empty(len(chunk) * BLOCK, dtype=np.int64)
+            return found[: scan(chunk, *tables, self.opened, self.worst, found)]
+
+        chunks = [(blocks[low : low + CHUNK],) for low in range(0, len(blocks), CHUNK)]
+        places = np.concatenate(in_threads(value, chunks))
+        self.row[blocks] = len(reach) - 1
+        self.opened[places] = 1
+        return places
+
+    def rebase(self, reach: NDArray[np.float64]) -> None:
+        """Bound every block at the prices of the last valuation, which becomes valuation 0."""
+        with np.errstate(over="ignore"):
+            self.worst = np.minimum(self.worst * reach[self.row, self.index.block_segment], LARGEST)
+        self.row[:] = 0
+
+
+@dataclass(eq=False)
+class Watch:
+    """The seats of one run: which of them can be below health 1. Those without debt are never looked at again."""
+
+    index: Index
+
+    def __post_init__(self) -> None:
+        self.worst, self.row = np.zeros(0), np.zeros(0, dtype=np.int16)
+        self.segment, self.active = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
+
+    def add(self, exchange: NDArray[np.int32]) -> None:
+        """Look at fresh seats on these exchanges."""
+        first, last = len(self.segment), len(self.segment) + len(exchange)
+        self.worst, self.row = longer(self.worst, last), longer(self.row, last)
+        self.worst[first:last] = np.inf
+        self.segment = np.append(self.segment, self.index.segment_of[exchange])
+        self.active = np.append(self.active, np.arange(first, last))
+
+    def touch(self, seats: NDArray[np.int64]) -> None:
+        """Value these seats in the next round whatever happens to prices."""
+        self.worst[seats] = np.inf
+
+    def exposed(self, reach: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Seats that may be below health 1 now."""
+        active = self.active
+        with np.errstate(over="ignore"):
+            bound = self.worst[active] * reach[self.row[active], self.segment[active]]
+        return active[bound * NEAR >= 1.0]
+
+    def valued(
+        self, seats: NDArray[np.int64], health: NDArray[np.float64], forced: NDArray[np.bool_], row: int
+    ) -> None:
+        """Note the health of seats at a valuation; those that are closed by force are looked at every time."""
+        with np.errstate(over="ignore"):
+            worst = np.divide(1.0, health, out=np.full(len(health), np.inf), where=health > 0)
+        self.worst[seats], self.row[seats] = np.where(forced & np.isfinite(health), np.inf, worst), row
+        if not worst.all():
+            self.active = self.active[self.worst[self.active] > 0]
+
+    def rebase(self, reach: NDArray[np.float64]) -> None:
+        """Bound every seat at the prices of the last valuation, which becomes valuation 0."""
+        size = len(self.segment)
+        with np.errstate(over="ignore"):
+            self.worst[:size] *= reach[self.row[:size], self.segment]
+        self.row[:] = 0
