@@ -464,3 +464,17 @@ def test_no_scenarios_leave_the_given_table_as_it_was():
     given = np.ones((3, 0))
     eisenberg_noe(prepare(np.zeros((3, 3))), given, solver="push")
     assert given.flags.writeable
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.02])
+def test_given_assets_stay_the_callers(scale, monkeypatch):
+    monkeypatch.setattr(_eisenberg_noe, "LARGE", -1)
+    owed, assets, outside = large(200)
+    given = assets * scale
+    result = eisenberg_noe(prepare(owed, outside), given)
+    given[:] = 0.0
+    assert result.values.external_assets.tolist() == (assets * scale).tolist()
+    with pytest.raises(SchemaError, match="external_assets"):
+        eisenberg_noe(prepare(owed, outside), given - 1.0)
+    with pytest.raises(SchemaError, match="external_assets"):
+        eisenberg_noe(prepare(owed, outside), given[1:])

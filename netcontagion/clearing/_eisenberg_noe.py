@@ -170,12 +170,12 @@ def prepare(
 
 
 def _read(liabilities: Any, assets: Any, external: Any, options: Options) -> tuple[Prepared, Floats]:
-    """Check what is given; a table of scenarios of a prepared network that is pushed is checked on the way."""
+    """Check what is given; assets of a prepared network that is pushed are checked on the way."""
     rank = options.external_rank
     if isinstance(liabilities, Prepared):
         if external is not None or (rank == "senior") != liabilities.senior:
             raise ValueError("a prepared network has its external liabilities: leave them out, and name their rank")
-        table = type(assets) is np.ndarray and assets.dtype == np.float64 and assets.ndim == 2 and assets.size > 0
+        table = type(assets) is np.ndarray and assets.dtype == np.float64 and assets.ndim in (1, 2) and assets.size > 0
         if table and len(assets) == liabilities.owed.shape[0] and _pushes_first(liabilities.owed, options):
             return liabilities, assets
         return liabilities, checked_assets(assets, liabilities)
@@ -210,7 +210,7 @@ def _together(prepared: Prepared, assets: Floats, options: Options, *, told_exte
         return _one_by_one(prepared, checked_assets(assets, prepared), options, told_external=told_external)
     batch = push_batch(prepared, given, options.rtol, *_limits(prepared.owed, options))
     if assets.ndim == 1 and not batch.settled[0]:
-        return _one_by_one(prepared, assets, options, told_external=told_external, spent=bool(batch.spent[0]))
+        return _one_by_one(prepared, given.of(0), options, told_external=told_external, spent=bool(batch.spent[0]))
     alone, residual = {}, batch.width.copy()  # at most the width: p <= Phi(p) at one bound, p >= Phi(p) at the other
     for scenario in np.flatnonzero(~batch.settled).tolist():
         system = prepared.system(given.of(scenario))
