@@ -75,6 +75,12 @@ def test_the_closed_form_is_what_halving_finds(market):
     np.testing.assert_allclose(found.trades, twin, atol=1e-7 * depth.max())
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_nobody_trades_alone(form):
+    found = arbitrage([100.62366699, 96.10789009], [5.58721577, 22.91128868], closed=[True, False], form=form)
+    assert found.trades.tolist() == [0.0, 0.0]
+
+
 @settings(max_examples=80, deadline=None)
 @given(markets(), st.sampled_from(FORMS))
 def test_arbitrage_conserves_pays_and_narrows(market, form):

@@ -168,9 +168,11 @@ def _bisected(market: _Market) -> float:
 def _balanced(market: _Market, mu: float) -> Floats:
     """Trades at a common price, the longer side shortened by what rounding leaves."""
     trades = market.trades(mu)
-    excess = float(trades.sum())
-    longer = np.where(trades * np.sign(excess) > 0, np.abs(trades), 0.0)
-    return trades - excess * longer / longer.sum() if longer.any() else trades
+    sold, bought = float(trades.clip(min=0.0).sum()), float(-trades.clip(max=0.0).sum())
+    both = min(sold, bought)
+    if both <= 0:
+        return np.zeros(len(trades))
+    return trades * np.where(trades > 0, both / sold, both / bought)
 
 
 def _units_to(books: Curves, price: Floats) -> Floats:
