@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 import netcontagion as nc
+
+settings.register_profile("untimed", deadline=None)  # a busy machine, and a first compilation, are no failures
+settings.load_profile("untimed")
 
 
 def lending_tables(**changes):
