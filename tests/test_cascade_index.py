@@ -221,3 +221,56 @@ def test_a_shock_that_calls_nobody_opens_nobody():
 def test_a_result_can_be_pickled_before_anybody_looked_at_it():
     run = nc.cascade(generated(12), SHOCKS[0])
     assert_equal(fresh(run), run)
+
+
+# found by trying to break it -----------------------------------------------------------------------------------------
+
+
+def test_collateral_that_arrives_as_a_top_up_is_watched():
+    """Nobody indebted at X has SOL, until ann posts some; then sales at Y move the book that both share."""
+    borrowers = [f"y{i}" for i in range(6)]
+    owners, exchanges = ["ann", *borrowers, "bank", "banky"], ["X", *["Y"] * 6, "X", "Y"]
+    balances = [
+        ("ann", "ETH", 100.0, 0.0),
+        ("ann", "USD", 0.0, 79.0),
+        ("bank", "USD", 5e3, 0.0),
+        ("banky", "USD", 5e3, 0.0),
+    ]
+    for i, label in enumerate(borrowers):
+        balances += [(label, "SOL", 100.0, 0.0), (label, "USD", 0.0, 80 * (1 - 0.015 * i))]
+    markets = [(x, a, 0.8, 0.05, 0.5) for x in "XY" for a in ("ETH", "SOL", "USD")]
+
+    def columns(rows, *names):
+        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+    net = nc.ExposureNetwork(
+        assets={"asset": ["ETH", "SOL", "USD"], "price": [1.0, 1.0, 1.0], "depth": [np.nan, 1500.0, np.nan]},
+        exchanges={"exchange": ["X", "Y"], "rulebook": ["lending", "lending"]},
+        markets=columns(markets, "exchange", "asset", "liquidation_threshold", "liquidation_bonus", "close_factor"),
+        accounts={"account": owners, "trader": owners, "exchange": exchanges},
+        balances=columns(balances, "account", "asset", "deposited", "borrowed"),
+        wallets={"trader": ["ann"], "asset": ["SOL"], "units": [60.0]},
+    )
+    run = nc.cascade(net, nc.Shock.price({"ETH": -0.4, "SOL": -0.01}))
+    assert run.accounts["health"]["ann"] > 1.0
+
+
+@pytest.mark.parametrize("big", [1e3, 1e8, 1e12, 1e16])
+def test_a_small_supplier_beside_a_whale_bears_its_loss(big):
+    balances = {
+        "account": ["w", "w", "s", "d", "d", "u"],
+        "asset": ["ETH", "USD", "ETH", "SOL", "ETH", "USD"],
+        "deposited": [big, 0.0, 1.23456789, 1.0, 0.0, big * 2],
+        "borrowed": [0.0, big * 0.79, 0.0, 0.0, 0.79, 0.0],
+    }
+    owners = ["w", "s", "d", "u"]
+    net = nc.ExposureNetwork(
+        assets={"asset": ["ETH", "SOL", "USD"], "price": [1.0, 1.0, 1.0]},
+        exchanges={"exchange": ["X"], "rulebook": ["closeout"]},
+        markets={"exchange": ["X"] * 3, "asset": ["ETH", "SOL", "USD"], "liquidation_threshold": [0.8] * 3},
+        accounts={"account": owners, "trader": owners, "exchange": ["X"] * 4},
+        balances=balances,
+    )
+    run = nc.cascade(net, nc.Shock.price({"ETH": -0.1, "SOL": -0.9}))
+    assert run.exchanges["socialised"]["X"] == pytest.approx(0.611)
+    assert run.accounts["equity"]["s"] == pytest.approx(1.23456789 * 0.9 - 0.611, rel=1e-12)

@@ -32,7 +32,7 @@ class Index:
 
     ``order`` is the account at each place; its amounts are ``first[i]:first[i + 1]`` of ``amount`` [units] and
     ``slot``, one for each side of a balance that is collateral or debt. A slot is a market, a side and a weight;
-    ``as_debt`` and ``as_collateral`` tell which markets are in use on which side. Block b holds the places
+    ``as_debt`` and ``as_collateral`` tell which markets are, or may come, in use on which side. Block b holds places
     ``block_first[b]:block_first[b + 1]``, all of segment ``block_segment[b]`` (an exchange with markets);
     ``block_worst`` bounds debt over weighted collateral at the marks before any shock. ``start`` gives the balances of
     every account. ``shared`` are the traders with several accounts: ``peer_account`` and ``peer_place`` (-1: not
@@ -158,6 +158,7 @@ def _amounts(net: ExposureNetwork, order: NDArray[np.int32], start: NDArray[Any]
     as_debt, as_collateral = np.zeros((2, n_markets), dtype=bool)
     as_debt[used[used < n_markets]] = True
     as_collateral[used[used >= n_markets] % max(n_markets, 1)] = True
+    as_collateral |= _may_back(net, rows)
     return {
         "first": first.astype(_narrow(len(amount))),
         "amount": amount,
@@ -168,6 +169,20 @@ def _amounts(net: ExposureNetwork, order: NDArray[np.int32], start: NDArray[Any]
         "as_debt": as_debt,
         "as_collateral": as_collateral,
     }
+
+
+def _may_back(net: ExposureNetwork, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark markets where a top-up can become collateral of somebody indebted, whose balances are ``rows``."""
+    book, markets, wallets = net.book, net.columns("markets"), net.columns("wallets")
+    within_reach = np.zeros(len(net.labels("assets")), dtype=bool)
+    within_reach[wallets["asset"][wallets["units"] > 0]] = True
+    owner = net.columns("accounts")["trader"]
+    several = np.bincount(owner, minlength=len(net.labels("traders"))) > 1
+    elsewhere = several[owner[book.balance_account]] & (book.deposited > 0)
+    within_reach[book.market_asset[book.balance_market[elsewhere]]] = True
+    possible: NDArray[np.bool_] = within_reach[book.market_asset] & (markets["liquidation_threshold"] > 0)
+    possible[book.balance_market[rows[book.threshold[rows] > 0]]] = True
+    return possible
 
 
 def _weights(net: ExposureNetwork) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlay", "empty_tables"]
 
+NOISE = 1e-5  # of a market's deposits: less may be nothing but rounding
 MANY = 4096  # accounts opened together that are copied by a compiled loop
 _LAYOUTS: dict[str, dict[str, Any]] = {
     "accounts": {
@@ -151,7 +152,12 @@ class Overlay:
         """Units that accounts without a seat still have deposited in a market."""
         if not self.holders[market]:
             return 0.0
-        return max(float(self.cold[market]), 0.0) * float(self.share[market])
+        if self.cold[market] < NOISE * self.index.supply[market]:  # a difference of large numbers: add up instead
+            book, seated = self.net.book, np.zeros(len(self.index.start), dtype=bool)
+            seated[self.accounts] = True
+            rows = np.flatnonzero(book.balance_market == market)
+            self.cold[market] = book.deposited[rows[~seated[book.balance_account[rows]]]].sum()
+        return float(self.cold[market]) * float(self.share[market])
 
     def suppliers(self, entries: Entries, market: int) -> NDArray[np.int64]:
         """Entries of seats that hold, or may come to hold, deposits in a market."""
