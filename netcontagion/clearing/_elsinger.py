@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from netcontagion.clearing._result import ClearingResult
     from netcontagion.clearing._system import Floats
 
-__all__ = ["HELD_IN_FULL", "Stakes", "checked_holdings", "cleared", "elsinger", "held_in_full", "labelled_alike"]
+__all__ = [
+    "HELD_IN_FULL",
+    "Stakes",
+    "checked_holdings",
+    "checked_stakes",
+    "cleared",
+    "elsinger",
+    "held_in_full",
+    "labelled_alike",
+    "place_of_external",
+]
 
 HELD_IN_FULL = 1e-12
 """An outside share of equity below this counts as none."""
@@ -114,8 +124,8 @@ def elsinger(
     """
     options = Options("pari_passu", which, "auto", rtol, max_rounds, waves=False)
     options.check()
-    stakes = _checked(liabilities_by_class, external_assets, holdings, external_liabilities)
-    place = _place(external_class, len(stakes.classes))
+    stakes = checked_stakes(liabilities_by_class, external_assets, holdings, external_liabilities)
+    place = place_of_external(external_class, len(stakes.classes))
     silent = () if external_liabilities is not None else (_NOTHING_OUTSIDE,)
     result = cleared(stakes, place, options, model="elsinger", assumptions=(*silent, *held_in_full(stakes.holdings)))
     return result.raise_for_status() if strict else result
@@ -124,7 +134,7 @@ def elsinger(
 _NOTHING_OUTSIDE = "no external liabilities were given: all debt is owed inside the network"
 
 
-def _place(external_class: int | str, classes: int) -> int:
+def place_of_external(external_class: int | str, classes: int) -> int:
     """Return the number of the class in which external creditors are paid, -1 before every class."""
     if external_class == "senior":
         return -1
@@ -147,7 +157,7 @@ class Stakes(NamedTuple):
     labels: pd.Index[Any] | None = None
 
 
-def _checked(by_class: Any, assets: Any, holdings: Any, external: Any) -> Stakes:
+def checked_stakes(by_class: Any, assets: Any, holdings: Any, external: Any) -> Stakes:
     """Convert once, or raise one SchemaError with everything that is wrong."""
     matrices = _sequence(by_class)
     problems: list[Problem] = []

@@ -13,7 +13,7 @@ import scipy.sparse
 from netcontagion._status import Status
 from netcontagion.clearing._costly_ranks import CostlyRanks, bounds_of, debt_of, solve_costly
 from netcontagion.clearing._divisions import RULES, DividedClasses, claims_of, division_of
-from netcontagion.clearing._elsinger import _checked, _place
+from netcontagion.clearing._elsinger import checked_stakes, place_of_external
 from netcontagion.clearing._input import Options
 from netcontagion.clearing._node_input import per_node
 from netcontagion.clearing._outcome import Outcome, result_of
@@ -130,7 +130,7 @@ def ranked(
     rules = _rules(division, len(stakes.classes))
     nodes, labels = len(stakes.external), stakes.labels
     costs = per_node("alpha", alpha, nodes, labels), per_node("beta", beta, nodes, labels)
-    place = _place(external_class, len(rules))
+    place = place_of_external(external_class, len(rules))
     debt = debt_of(_divisions(stakes, places, rules, place), *costs)
     silent = () if external_liabilities is not None else (_NOTHING_OUTSIDE,)
     with np.errstate(over="ignore", invalid="ignore"):  # the status says so
@@ -175,7 +175,7 @@ def _input(by_class: Any, assets: Any, external: Any, priority: Any) -> tuple[St
     problems: list[Problem] = []
     stakes = None
     try:
-        stakes = _checked(by_class, assets, None, external)
+        stakes = checked_stakes(by_class, assets, None, external)
     except SchemaError as error:
         problems += error.problems
     nodes = None if stakes is None else len(stakes.external)

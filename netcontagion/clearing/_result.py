@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from netcontagion._status import Status
     from netcontagion.clearing._classes import DebtClasses
+    from netcontagion.clearing._divisions import DividedClasses
 
 __all__ = ["ClearingResult", "NodeValues"]
 
@@ -90,7 +91,7 @@ class ClearingResult:
         Node x (direct, contagion) in equity, from :func:`netcontagion.clear`.
     prices, sold : ndarray, Series or None
         Of a fire sale: price of each asset [num/unit] and units of it sold, (m,) or (m, s).
-    classes : DebtClasses or None
+    classes : DebtClasses, DividedClasses or None
         Of ranked debt and cross-holdings: what is owed and paid in each class, and who holds whose equity.
     assumptions : tuple of str
         What was taken for granted, and what is not certain.
@@ -114,7 +115,7 @@ class ClearingResult:
     loss: pd.DataFrame | None = None
     prices: Any = None
     sold: Any = None
-    classes: DebtClasses | None = None
+    classes: DebtClasses | DividedClasses | None = None
     assumptions: tuple[str, ...] = ()
 
     @property

@@ -138,8 +138,9 @@ def _amounts(net: ExposureNetwork, order: NDArray[np.int32], start: NDArray[Any]
     backs, owes = (book.deposited[rows] > 0) & (book.threshold[rows] > 0), book.borrowed[rows] > 0
     number = backs.astype(np.int64) + owes
     first = np.concatenate([[0], np.cumsum(np.bincount(place, number, len(order)))])
-    weight, level = _weights(net)
-    few = len(weight) <= _FEW_SLOTS
+    own, level = _own_thresholds(net)
+    possible = (len(own) + 2) * n_markets
+    few = possible <= _FEW_SLOTS
     amount, slot = np.empty(int(first[-1])), np.empty(int(first[-1]), dtype=np.uint16 if few else np.int64)
     target = np.cumsum(number) - number
     with_collateral, with_debt = rows[backs], rows[owes]
@@ -150,8 +151,9 @@ def _amounts(net: ExposureNetwork, order: NDArray[np.int32], start: NDArray[Any]
     target += backs
     amount[target[owes]] = book.borrowed[with_debt]
     slot[target[owes]] = book.balance_market[with_debt]
-    ids = np.arange(len(weight))
-    if not few:
+    if few:
+        ids = np.arange(possible)
+    else:
         ids, slot = np.unique(slot, return_inverse=True)
         slot = slot.astype(np.uint16 if len(ids) <= _FEW_SLOTS else np.uint32)
     used = ids[np.bincount(slot, minlength=len(ids)) > 0]
@@ -164,7 +166,7 @@ def _amounts(net: ExposureNetwork, order: NDArray[np.int32], start: NDArray[Any]
         "amount": amount,
         "slot": slot,
         "slot_market": (ids % max(n_markets, 1)).astype(np.int32),
-        "slot_weight": weight[ids],
+        "slot_weight": _weights(net, own, ids),
         "slot_is_debt": ids < n_markets,
         "as_debt": as_debt,
         "as_collateral": as_collateral,
@@ -185,17 +187,24 @@ def _may_back(net: ExposureNetwork, rows: NDArray[np.int64]) -> NDArray[np.bool_
     return possible
 
 
-def _weights(net: ExposureNetwork) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Weight of level x market, and the level of each account's collateral: 1 as listed, 2.. its own; 0 is debt."""
-    own, listed = net.columns("accounts")["liquidation_threshold"], net.columns("markets")["liquidation_threshold"]
+def _own_thresholds(net: ExposureNetwork) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Thresholds that replace the listed ones, and the level of each account's collateral: 1 as listed, 2.. its own."""
+    own = net.columns("accounts")["liquidation_threshold"]
     level = np.ones(len(own), dtype=np.int64)
     given = ~np.isnan(own)
-    values = np.zeros(0)
-    if given.any():
-        values, level[given] = np.unique(own[given], return_inverse=True)
-        level[given] += 2
-    listed = np.nan_to_num(listed, nan=0.0)
-    return np.concatenate([np.ones(len(listed)), listed, np.repeat(values, len(listed))]), level
+    values, place = np.unique(own[given], return_inverse=True)
+    level[given] = place + 2
+    return values, level
+
+
+def _weights(net: ExposureNetwork, own: NDArray[np.float64], slots: NDArray[Any]) -> NDArray[np.float64]:
+    """Weight of slots, numbered level x market: 1 for debt (level 0), the listed threshold, or an account's own."""
+    listed = np.nan_to_num(net.columns("markets")["liquidation_threshold"], nan=0.0)
+    level, market = np.divmod(slots, max(len(listed), 1))
+    weight = np.ones(len(slots))
+    weight[level == 1] = listed[market[level == 1]]
+    weight[level > 1] = own[level[level > 1] - 2]
+    return weight
 
 
 def _peers(net: ExposureNetwork, order: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:
