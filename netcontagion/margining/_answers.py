@@ -15,7 +15,7 @@ from netcontagion._compile import kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import Accounts, Entries, Row, Traders, Wallets
+    from netcontagion.margining._state import Accounts, Entries, Markets, Row, Traders, Wallets
 
 __all__ = ["TARGET_HEALTH", "WITHDRAWAL_HEALTH", "account_health", "respond"]
 
@@ -23,44 +23,51 @@ TARGET_HEALTH = 1.05  # a called account is topped up to this health
 WITHDRAWAL_HEALTH = 1.25  # margin is pulled from other accounts down to this health
 SLACK = 1e-12  # relative rounding that the target may miss by
 ENOUGH = TARGET_HEALTH * (1.0 - SLACK)
+LENDING, MARGIN, PORTFOLIO = range(3)  # how an account is tested; with PORTFOLIO the margin is the worst scenario's
 
 
 # health -------------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def weigh(account: Row, entries: Entries, marks: NDArray[np.float64]) -> tuple[float, float]:
-    """Collateral of an account weighted by its thresholds, and its debt [num]; health is their ratio."""
-    backing, debt = 0.0, 0.0
+def weigh(account: Row, entries: Entries, markets: Markets, marks: NDArray[np.float64]) -> tuple[float, float]:
+    """Weigh what backs an account against what it must back [num]; health is their ratio.
+
+    Lending: collateral weighted by its thresholds, and debt. Margin: equity after haircuts, and maintenance margin;
+    gains and margin of positions are those of the round.
+    """
+    backing, debt = account.gains, account.required
     for e in range(account.first, account.last):
         entry = entries[e]
         price = marks[entry.market]
         backing += entry.deposited * price * entry.threshold
-        debt += entry.borrowed * price
+        if account.test == LENDING:
+            debt += entry.borrowed * price
+        else:
+            backing -= entry.borrowed * price
+            if account.test == MARGIN:
+                market = markets[entry.market]
+                debt += (entry.deposited * market.long + entry.borrowed * market.short) * price
     return backing, debt
 
 
 @kernel
 def account_health(
-    which: NDArray[np.int64], accounts: Accounts, entries: Entries, marks: NDArray[np.float64]
+    which: NDArray[np.int64], accounts: Accounts, entries: Entries, markets: Markets, marks: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Health of some accounts, +inf without debt, and the market of the largest collateral of each (-1: none)."""
+    """Health of some accounts, +inf where nothing is to be backed, and the market of the largest collateral (or -1)."""
     health = np.empty(len(which))
     largest = np.empty(len(which), np.int64)
     for place in range(len(which)):
         account = accounts[which[place]]
-        backing, debt = 0.0, 0.0  # as in ``weigh``, in one pass
-        most, market = 0.0, -1
+        backing, debt = weigh(account, entries, markets, marks)
+        most, found = 0.0, -1
         for e in range(account.first, account.last):
-            entry = entries[e]
-            price = marks[entry.market]
-            weighted = entry.deposited * price * entry.threshold
-            backing += weighted
-            debt += entry.borrowed * price
+            weighted = entries[e].deposited * marks[entries[e].market] * entries[e].threshold
             if weighted > most:
-                most, market = weighted, entry.market
+                most, found = weighted, entries[e].market
         health[place] = backing / debt if debt > 0.0 else np.inf
-        largest[place] = market
+        largest[place] = found
     return health, largest
 
 
@@ -74,14 +81,14 @@ def respond(
     entries: Entries,
     traders: Traders,
     wallets: Wallets,
-    assets: NDArray[np.int32],
+    markets: Markets,
     marks: NDArray[np.float64],
     barred: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """Top accounts up to health 1.05 from the wallet, then from own accounts down to 1.25 there; all or nothing.
 
-    A unit first repays debt in its own asset, then is deposited where the exchange takes it as collateral. ``assets``
-    holds the asset of each market; barred accounts give nothing. Returns a log of moves with columns account, target
+    A unit first repays debt in its own asset, then is deposited where the exchange takes it as collateral. Barred
+    accounts give nothing. Returns a log of moves with columns account, target
     entry, source entry (or -1 - wallet place), units repaid, units deposited; accounts that could not be helped are
     not in it.
     """
@@ -93,10 +100,10 @@ def respond(
         account = accounts[k]
         trader = traders[account.trader]
         log = _with_room(log, logged, trader, accounts)
-        need[0], need[1] = weigh(account, entries, marks)
-        planned = _plan_wallets(k, account, trader, logged, log, need, entries, wallets, assets, marks)
+        need[0], need[1] = weigh(account, entries, markets, marks)
+        planned = _plan_wallets(k, account, trader, logged, log, need, entries, wallets, markets, marks)
         if _short(need) and trader.withdraw:
-            planned = _plan_accounts(k, trader, logged, planned, log, need, barred, accounts, entries, assets, marks)
+            planned = _plan_accounts(k, trader, logged, planned, log, need, barred, accounts, entries, markets, marks)
         if _short(need):
             continue
         for p in range(logged, planned):
@@ -137,7 +144,7 @@ def _plan_wallets(
     need: NDArray[np.float64],
     entries: Entries,
     wallets: Wallets,
-    assets: NDArray[np.int32],
+    markets: Markets,
     marks: NDArray[np.float64],
 ) -> int:
     """Plan what comes from wallets, in their order, into the log from row ``first``; return the row after the last."""
@@ -147,8 +154,11 @@ def _plan_wallets(
     for w in range(trader.first_wallet, trader.last_wallet):
         if not _short(need):
             break
-        e = _entry_of(account, wallets[w].asset, entries, assets)
-        planned += _plan_move(k, e, -1 - w, wallets[w].units, first, planned, log, need, entries, marks) > 0.0
+        e = _entry_of(account, wallets[w].asset, entries, markets)
+        planned += (
+            _plan_move(account, k, e, -1 - w, wallets[w].units, first, planned, log, need, entries, markets, marks)
+            > 0.0
+        )
     return planned
 
 
@@ -163,16 +173,16 @@ def _plan_accounts(
     barred: NDArray[np.bool_],
     accounts: Accounts,
     entries: Entries,
-    assets: NDArray[np.int32],
+    markets: Markets,
     marks: NDArray[np.float64],
 ) -> int:
     """Plan what comes from the owner's other accounts, the healthiest first; return the row after the last."""
     visited = np.zeros(trader.last - trader.first, dtype=np.bool_)
     while _short(need):
-        donor = _healthiest(k, trader, visited, barred, accounts, entries, marks)
+        donor = _healthiest(k, trader, visited, barred, accounts, entries, markets, marks)
         if donor < 0:
             break
-        planned = _plan_withdrawals(k, donor, first, planned, log, need, accounts, entries, assets, marks)
+        planned = _plan_withdrawals(k, donor, first, planned, log, need, accounts, entries, markets, marks)
     return planned
 
 
@@ -186,12 +196,12 @@ def _plan_withdrawals(
     need: NDArray[np.float64],
     accounts: Accounts,
     entries: Entries,
-    assets: NDArray[np.int32],
+    markets: Markets,
     marks: NDArray[np.float64],
 ) -> int:
     """Plan what comes from one other account, its largest deposits first, as far as it stays at health 1.25."""
     giver = accounts[donor]
-    backing, debt = weigh(giver, entries, marks)
+    backing, debt = weigh(giver, entries, markets, marks)
     spare = backing - WITHDRAWAL_HEALTH * debt
     drawn = np.zeros(giver.last - giver.first, dtype=np.bool_)
     while _short(need):
@@ -201,11 +211,14 @@ def _plan_withdrawals(
         drawn[source - giver.first] = True
         entry = entries[source]
         units = entry.deposited
-        weight = marks[entry.market] * entry.threshold if debt > 0.0 else 0.0
+        weight = 0.0
+        if debt > 0.0:  # what a unit that leaves takes off the spare backing
+            tied = markets[entry.market].long if giver.test == MARGIN else 0.0
+            weight = marks[entry.market] * (entry.threshold - WITHDRAWAL_HEALTH * tied)
         if weight > 0.0:
             units = min(units, max(spare, 0.0) / weight)
-        e = _entry_of(accounts[k], assets[entry.market], entries, assets)
-        moved = _plan_move(k, e, source, units, first, planned, log, need, entries, marks)
+        e = _entry_of(accounts[k], markets[entry.market].asset, entries, markets)
+        moved = _plan_move(accounts[k], k, e, source, units, first, planned, log, need, entries, markets, marks)
         planned += moved > 0.0
         spare -= moved * weight
     return planned
@@ -213,6 +226,7 @@ def _plan_withdrawals(
 
 @kernel
 def _plan_move(
+    account: Row,
     k: int,
     e: int,
     source: int,
@@ -222,6 +236,7 @@ def _plan_move(
     log: NDArray[np.float64],
     need: NDArray[np.float64],
     entries: Entries,
+    markets: Markets,
     marks: NDArray[np.float64],
 ) -> float:
     """Plan to use up to some units in entry e of account k; return how many are used, 0 for none."""
@@ -235,12 +250,24 @@ def _plan_move(
     for p in range(first, planned):
         if log[p, 1] == e:
             owed -= log[p, 3]
-    repaid = max(min(need[1] - need[0] / TARGET_HEALTH, units * price, owed * price), 0.0)
-    need[1] -= repaid
+    gained, freed, tied = (
+        0.0,
+        1.0,
+        0.0,
+    )  # by money repaid: backing, and what must be backed; by money posted: the latter
+    if account.test != LENDING:
+        gained, freed = 1.0, 0.0
+    if account.test == MARGIN:
+        freed, tied = markets[entry.market].short, markets[entry.market].long
+    missing = TARGET_HEALTH * need[1] - need[0]
+    repaid = max(min(missing / (gained + TARGET_HEALTH * freed), units * price, owed * price), 0.0)
+    need[0] += repaid * gained
+    need[1] -= repaid * freed
     posted, factor = 0.0, entry.threshold
-    if factor > 0.0 and _short(need):
-        posted = min((TARGET_HEALTH * need[1] - need[0]) / factor, units * price - repaid)
+    if factor - TARGET_HEALTH * tied > 0.0 and _short(need):
+        posted = min((TARGET_HEALTH * need[1] - need[0]) / (factor - TARGET_HEALTH * tied), units * price - repaid)
         need[0] += posted * factor
+        need[1] += posted * tied
     if repaid + posted <= 0.0:
         return 0.0
     log[planned, 0], log[planned, 1], log[planned, 2] = k, e, source
@@ -267,6 +294,7 @@ def _healthiest(
     barred: NDArray[np.bool_],
     accounts: Accounts,
     entries: Entries,
+    markets: Markets,
     marks: NDArray[np.float64],
 ) -> int:
     """Healthiest of the owner's accounts above 1.25 that can give to account k, by backing among equals; -1: none."""
@@ -275,7 +303,7 @@ def _healthiest(
         other = accounts[trader.first + i].of_trader
         if visited[i] or other == k or barred[other]:
             continue
-        backing, debt = weigh(accounts[other], entries, marks)
+        backing, debt = weigh(accounts[other], entries, markets, marks)
         health = backing / debt if debt > 0.0 else np.inf
         if health > best_health or (best >= 0 and health == best_health and backing > best_backing):
             best, best_health, best_backing = i, health, backing
@@ -286,10 +314,10 @@ def _healthiest(
 
 
 @kernel
-def _entry_of(account: Row, asset: int, entries: Entries, assets: NDArray[np.int32]) -> int:
+def _entry_of(account: Row, asset: int, entries: Entries, markets: Markets) -> int:
     """Entry of an account in an asset; -1: none."""
     for e in range(account.first, account.last):
-        if assets[entries[e].market] == asset:
+        if markets[entries[e].market].asset == asset:
             return e
     return -1
 

@@ -10,15 +10,17 @@ import numpy as np
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
-from netcontagion.margining import _answers, _sales
+from netcontagion.margining import _answers, _margin_sales, _sales
 from netcontagion.margining._events import Events
-from netcontagion.margining._opening import open_state
-from netcontagion.margining._posting import post_moves, write_off
+from netcontagion.margining._margin_scan import MarginScan
+from netcontagion.margining._opening import open_state, settlement
+from netcontagion.margining._posting import post_moves, value_positions, write_off
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
 from netcontagion.margining._supported import check_supported
+from netcontagion.margining._valuation import LENDING
 from netcontagion.margining._waterfall import cover_holes
-from netcontagion.network import check_call
+from netcontagion.network import check_call, rulebook
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -120,13 +122,25 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
         raise UnknownLabelError(priority, _PRIORITIES, "priority")
     if max_rounds < 1:
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
-    if len(net.columns("positions")["quantity"]):
-        message = "the cascade runs exchanges that lend; this network holds positions in contracts"
-        raise ContagionError(message)
+    _check_positions(net)
     recourse = net.labels("exchanges")[net.columns("exchanges")["recourse"]]
     if len(recourse):
         message = f"the cascade settles non-recourse accounts; {recourse[0]!r} has recourse (nc.clear settles it)"
         raise ContagionError(message)
+
+
+def _check_positions(net: ExposureNetwork) -> None:
+    """Refuse positions that nobody can close: without margin rules, or an asset that their gains are paid in."""
+    book, exchanges, assets = net.book, net.labels("exchanges"), net.labels("assets")
+    for market in np.unique(book.position_market).tolist():
+        exchange, contract = exchanges[book.market_exchange[market]], assets[book.market_asset[market]]
+        name = net.columns("exchanges")["rulebook"][book.market_exchange[market]]
+        if rulebook(name).health != "equity":
+            message = f"positions in {contract!r} at {exchange!r}: its rulebook {name!r} tests debts, not equity"
+            raise ContagionError(message + "; choose one for margin accounts, for example 'perpetual'")
+        if settlement(net)[market] < 0:
+            message = f"assets.settlement of {contract!r} is empty; name the asset, listed at {exchange!r}"
+            raise ContagionError(message + ", that its gains are paid in")
 
 
 def _switches(channels: Collection[str] | None) -> frozenset[str]:
@@ -170,6 +184,8 @@ class Play:
         state, index = self.state, self.state.overlay.index
         self.events.state = state
         self.scan, self.watch = Scan(index), Watch(index)
+        self.margin = MarginScan(state.overlay.margin, state.terms)
+        self.never_called = len(state.overlay.margin.test) - state.net.derived("accounts")  # others@: from here on
         before = state.net.book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
@@ -185,6 +201,7 @@ class Play:
             return
         accounts, places = overlay.with_peers(accounts)
         self.scan.opened[places] = True
+        self.margin.open(accounts)
         self.state.board = overlay.seat(self.state.board, accounts)
         self.notes = longer(self.notes, len(self.state.accounts))
         self.watch.add(
@@ -226,14 +243,18 @@ class Play:
         state, share = self.state, self.state.overlay.share
         reach = self.reach.now(marks, share)
         self.open(state.overlay.index.order[self.scan.exposed(reach, marks, share)])
+        self.open(self.margin.exposed(marks, share))
         candidates = self.watch.exposed(reach)
-        health, largest = _answers.account_health(candidates, state.accounts, state.entries, marks)
+        value_positions(state, candidates, marks)
+        health, largest = _answers.account_health(candidates, state.accounts, state.entries, state.markets, marks)
         forced = state.accounts.forced[candidates] > 0
-        self.watch.valued(candidates, health, forced, len(reach) - 1)
+        always = forced & np.isfinite(health) | (state.accounts.test[candidates] != LENDING)
+        self.watch.valued(candidates, health, always, len(reach) - 1)
         if self.reach.forget():
             self.scan.rebase(reach)
             self.watch.rebase(reach)
         low = called(health) | (forced & np.isfinite(health))
+        low &= state.overlay.code[candidates] < self.never_called
         which, health, largest = candidates[low], health[low], largest[low]
         order = self._order(state.overlay.code[which], health)
         self.note_calls(which[order], health[order], largest[order], number)
@@ -271,8 +292,8 @@ class Play:
             return which, health, 0
         barred = self._shut(np.arange(len(accounts)))
         barred[which] = True
-        assets = state.net.book.market_asset
-        log = _answers.respond(asked, accounts, entries, traders, state.wallets, assets, marks, barred)
+        value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
+        log = _answers.respond(asked, accounts, entries, traders, state.wallets, state.markets, marks, barred)
         helped = np.isin(which, log[:, 0])
         self.notes["topped_up"][which[helped]] = True
         post_moves(state, log, marks)
@@ -296,11 +317,12 @@ class Play:
         reached = ~self._shut(which)
         which, health = which[reached], health[reached]
         whole = state.rules.whole_account[state.accounts.exchange[which]]
+        way = np.where(state.accounts.test[which] != LENDING, 2, whole)
         acted = 0
-        for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(whole)) + 1):
+        for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(way)) + 1):
             if not len(run):
                 continue
-            close = self._close_whole if whole[run[0]] else self._close_part
+            close = (self._close_part, self._close_whole, self._close_margin)[way[run[0]]]
             seats = close(which[run], health[run], marks)
             self.notes["liquidated"][seats] = True
             self.watch.touch(seats)
@@ -328,6 +350,20 @@ class Play:
         seats = log[:, 0].astype(np.int64)
         self.notes["repaid"][seats] += log[:, 8]
         self.events.add_pairs(log, self.last_fall)
+        return seats
+
+    def _close_margin(
+        self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Close contracts of margin accounts, sell deposits for what they owe; return the seat of every fill."""
+        tiers = self.state.terms.tiers
+        rates = (tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative)
+        log = _margin_sales.close_margin(which, self.state.board, rates, marks)
+        bought = log[:, 2] == _margin_sales.PURCHASE
+        market = self.state.entries.market[log[bought, 1].astype(np.int64)]
+        seats = log[:, 0].astype(np.int64)
+        np.add.at(self.notes["repaid"], seats[bought], log[bought, 3] * marks[market])
+        self.events.add_margin_fills(log, self.last_fall)
         return seats
 
     def write_off(self, which: NDArray[np.int64], marks: NDArray[np.float64]) -> int:

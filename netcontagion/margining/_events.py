@@ -28,6 +28,9 @@ TYPES = (
     "liquidation",
     "sale",
     "purchase",
+    "contract_sale",
+    "contract_purchase",
+    "charge",
     "deficit",
     "insurance_fund",
     "equity",
@@ -123,6 +126,21 @@ class Events:
                 last_fall[book] = np.arange(first, first + len(log))
         self.sums["repaid"] += float(repaid.sum())
 
+    def add_margin_fills(self, log: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
+        """Record what margin accounts traded, by kind, and what they were charged; note sales in ``last_fall``."""
+        state = self.state
+        totals = {"sale": "sold", "purchase": "bought", "contract_sale": "sold", "contract_purchase": "bought"}
+        for code, kind in enumerate(("sale", "purchase", "contract_sale", "contract_purchase", "charge")):
+            rows = log[log[:, 2] == code]
+            contracts = kind.startswith("contract")
+            first = self._add(kind, len(rows), _fills, rows, kind)
+            if kind in totals:
+                self.sums[totals[kind]] += float(rows[:, 4].sum())
+            if totals.get(kind) == "sold":
+                table = state.positions if contracts else state.entries
+                book = state.markets.book[table.market[rows[:, 1].astype(np.int64)]]
+                last_fall[book] = np.arange(first, first + len(rows))
+
     def add_deficits(self, log: NDArray[np.float64], value: NDArray[np.float64]) -> None:
         """Record debt that no collateral stands behind any more."""
         first = self._add("deficit", len(log), _deficits, log, value)
@@ -197,10 +215,10 @@ class Events:
 # columns of each type ------------------------------------------------------------------------------------------------
 
 
-def _place(events: Events, seat: NDArray[np.int64], entry: NDArray[np.int64]) -> dict[str, Any]:
-    """Columns that say where something happened: accounts, their exchanges, and the assets of these entries."""
+def _place(events: Events, seat: NDArray[np.int64], row: NDArray[np.int64], table: str = "entries") -> dict[str, Any]:
+    """Columns that say where something happened: accounts, their exchanges, and the assets of these rows of a table."""
     state = events.state
-    asset = state.markets.asset[state.entries.market[entry]]
+    asset = state.markets.asset[getattr(state, table).market[row]]
     account = state.overlay.code[seat]
     return {"account": account, "exchange": state.accounts.exchange[seat], "asset": asset}
 
@@ -249,10 +267,11 @@ def _purchases(log: NDArray[np.float64], rows: NDArray[np.bool_], first: int, ev
 
 
 def _fills(log: NDArray[np.float64], kind: str, events: Events) -> dict[str, Any]:
-    seat, entry = _ends_of(log)
-    place = _place(events, seat, entry)
-    bank, sale = _bank(events, place), kind == "sale"
-    found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[seat]}
+    place = _place(events, *_ends_of(log), "positions" if kind.startswith("contract") else "entries")
+    bank, sale = _bank(events, place), kind.endswith("sale")
+    found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[log[:, 0].astype(np.int64)]}
+    if kind == "charge":
+        return found | {"debit": bank, "credit": _trader(events, log[:, 0].astype(np.int64))}
     return found | {"debit": _MARKET if sale else bank, "credit": bank if sale else _MARKET}
 
 

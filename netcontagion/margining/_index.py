@@ -1,8 +1,9 @@
-"""The index of a network: its indebted accounts in the order of their risk, made once and shared by runs and threads.
+"""The index of a network: indebted accounts in the order of their risk, made once and shared by runs and threads.
 
-Accounts lie exchange by exchange, the riskiest first, in blocks of 128. An account is safe as long as its debt over its
-weighted collateral, times the most that this ratio can have grown on its exchange, stays below 1; so is a block whose
-worst account is. Whatever an index says is a bound, rounded to the unsafe side: who is called is decided elsewhere.
+Those tested by debt are in it (``_margin_scan`` has the others). They lie exchange by exchange, the riskiest first, in
+blocks of 128. An account is safe as long as its debt over its weighted collateral, times the most that this ratio can
+have grown on its exchange, stays below 1; so is a block whose worst account is. Whatever an index says is a bound,
+rounded to the unsafe side: who is called is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _ranked(net: ExposureNetwork) -> tuple[NDArray[np.int32], NDArray[np.float64
     book, size = net.book, net.book.n_accounts
     mark = book.market_mark[book.balance_market]
     owes = np.bincount(book.balance_account[book.borrowed > 0], minlength=size) > 0
-    which = np.flatnonzero(owes)
+    which = np.flatnonzero(owes & ~book.margined)
     backing = group_sum(book.balance_account, book.deposited * mark * book.threshold, size)[which]
     debt = group_sum(book.balance_account, book.borrowed * mark, size)[which]
     with np.errstate(over="ignore"):

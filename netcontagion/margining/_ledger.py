@@ -9,8 +9,9 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._state import CHANNELS, COUNTERPARTY, IMPACT, Whole, bearer_labels
+from netcontagion.margining._valuation import coins, notional, paid, worth
 from netcontagion.margining._wealth import (
-    cash_funds,
+    cash_of_all,
     money_held,
     unit_value,
     units_by_asset,
@@ -104,7 +105,7 @@ def laws_of(
     opening = state.opening
     gross = float(np.abs(opening["unit_value"]).sum() + np.abs(money_held(state)).sum())
     scale = max(gross, _gross_value(state), float(np.abs(losses).sum()), float(np.abs(state.ledger.flow).sum()), 1e-300)
-    cash = float(state.equity.sum() + cash_funds(state).sum() + state.ledger.cash.sum()) - opening["cash"]
+    cash = cash_of_all(state) - opening["cash"]
     moved = np.abs(units_by_asset(state) - opening["units"])
     sizes = np.maximum(_gross_units(state), 1e-300)
     fell = wealth(state, marks, prices)
@@ -123,33 +124,41 @@ def laws_of(
 
 def _value_lost(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> float:
     """Units times the fall in their price where they lie, what the shock removed, and gains of moving between marks."""
-    after = np.concatenate([marks, prices])
-    before = np.concatenate([state.opening["marks"], state.opening["prices"]])
+    markets = state.markets
+    after = np.concatenate([worth(markets, marks), prices])
+    before = np.concatenate([worth(markets, state.opening["marks"]), state.opening["prices"]])
     units = state.opening["by_location"]
     fall = float(units @ (before - after))
     moved = float((units - units_by_location(state)) @ after)
     shocked = state.opening["wealth"] - state.opening["after_shock"]
-    base = np.concatenate([state.markets.shocked, state.asset_base])
+    base = np.concatenate([worth(markets, np.asarray(markets.shocked)), state.asset_base])
     removed = float(shocked.sum()) - float(units @ (before - base))
     return fall + moved + removed
 
 
 def _gross_value(state: Whole) -> float:
     """Value of all balances, at opening or at closing marks, whichever is larger."""
-    units = state.entries.deposited + state.entries.borrowed
+    units, positions = state.entries.deposited + state.entries.borrowed, state.positions
     marks = np.maximum(state.opening["marks"], state.marks())
-    return float((units * marks[state.entries.market]).sum())
+    contracts = notional(state.markets, positions, marks) + np.abs(paid(state.markets, positions))
+    return float((units * marks[state.entries.market]).sum() + contracts.sum())
 
 
 def _gross_units(state: Whole) -> NDArray[np.float64]:
     net, book = state.net, state.net.book
     size = len(state.asset_base)
     gross = group_sum(book.market_asset[book.balance_market], book.deposited + book.borrowed, size)
+    gross = gross + group_sum(book.market_asset[book.position_market], np.abs(book.quantity), size)
+    held = np.abs(coins(state.markets, state.positions))
+    if held.any():
+        gross = gross + group_sum(state.markets.asset[state.markets.settle[state.positions.market]], held, size)
     for name in ("wallets", "holdings"):
         table = net.columns(name)
         gross = gross + group_sum(table["asset"], table["units"], size)
     fund = net.columns("exchanges")
     kept = fund["insurance_asset"] >= 0
+    traded = np.concatenate([state.markets.asset, np.arange(size)])
+    gross = gross + group_sum(traded, np.abs(state.ledger.bought), size)
     gross = gross + group_sum(fund["insurance_asset"][kept], fund["insurance_fund"][kept], size)
     return np.asarray(gross)
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion.margining._index import index_of
+from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._overlay import Overlay, empty_tables
 from netcontagion.margining._state import BEARERS, CHANNELS, Board, Ledger, Live, records
+from netcontagion.margining._valuation import INVERSE, LINEAR, Terms
 from netcontagion.network import rulebook
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from netcontagion.margining._state import Markets, Rules
     from netcontagion.network import ExposureNetwork, Shock
 
-__all__ = ["empty_ledger", "open_state"]
+__all__ = ["empty_ledger", "open_state", "settlement"]
+
+_ORDERS = {"bonus": 0, "largest": 0, "worst_pnl": 1, "most_relief": 2}  # of the contracts of an account
 
 
 def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str]) -> Live:
@@ -29,7 +33,8 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
     prices = net.columns("assets")["price"] * factor
     depth = book.book_depth * shock.depth_factor if "impact" in switches else np.full(len(book.book_depth), np.inf)
     markets = _markets(net, factor)
-    overlay = Overlay(net, index_of(net), switches, shock.defaulted(net), prices, markets.shocked)
+    indices = index_of(net), margin_index_of(net)
+    overlay = Overlay(net, *indices, switches, shock.defaulted(net), prices, markets.shocked, markets.settle)
     board = Board(
         markets=markets,
         books=records(depth=(depth, float), sold=(np.zeros(len(depth)), float)),
@@ -41,6 +46,7 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         net=net,
         shock=shock,
         board=board,
+        terms=Terms.of(net, markets),
         layers=[rulebook(name).layers for name in exchange["rulebook"]],
         asset_base=prices,
         fund_units=np.array(exchange["insurance_fund"]),
@@ -53,6 +59,8 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
 
 def _markets(net: ExposureNetwork, factor: NDArray[np.float64]) -> Markets:
     book, market = net.book, net.columns("markets")
+    kind = net.columns("assets")["kind"][book.market_asset]
+    long, short = market["maintenance_margin"], market["maintenance_margin_short"]
     found: Markets = records(
         exchange=(book.market_exchange, np.int32),
         asset=(book.market_asset, np.int32),
@@ -61,9 +69,28 @@ def _markets(net: ExposureNetwork, factor: NDArray[np.float64]) -> Markets:
         bonus=(np.nan_to_num(market["liquidation_bonus"], nan=0.0), float),
         close_factor=(market["close_factor"], float),
         fee=(market["protocol_fee"], float),
-        sellable=(net.columns("assets")["kind"][book.market_asset] != "residual", np.uint8),
+        sellable=(kind != "residual", np.uint8),
+        kind=((kind == "linear") * LINEAR + (kind == "inverse") * INVERSE, np.uint8),
+        face=(net.columns("assets")["multiplier"][book.market_asset], float),
+        settle=(settlement(net), np.int64),
+        long=(np.nan_to_num(long, nan=0.0), float),
+        short=(np.nan_to_num(np.where(np.isnan(short), long, short), nan=0.0), float),
     )
     return found
+
+
+def settlement(net: ExposureNetwork) -> NDArray[np.int64]:
+    """Market that each contract pays in, on its own exchange, by default that of the numeraire; -1: none."""
+    import pandas as pd
+
+    book, n_assets = net.book, len(net.labels("assets"))
+    money = int(net.labels("assets").get_indexer(pd.Index([net.numeraire], dtype=object))[0])
+    coin = net.columns("assets")["settlement"][book.market_asset].astype(np.int64)
+    coin = np.where(coin < 0, money, coin)
+    key = book.market_exchange.astype(np.int64) * n_assets + book.market_asset
+    wanted = book.market_exchange.astype(np.int64) * n_assets + coin
+    place = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
+    return np.where((coin >= 0) & (key[place] == wanted), place, -1) if len(key) else np.zeros(0, dtype=np.int64)
 
 
 def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
@@ -77,6 +104,13 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         minimum_leftover=([book.minimum_leftover for book in books], float),
         always=([book.participation == "always" for book in books], np.uint8),
         out=(shock.out(net), np.uint8),
+        reduce=([book.amount == "reduce" for book in books], np.uint8),
+        target_health=([book.amount_rule.target_health for book in books], float),
+        slice=([book.amount_rule.slice for book in books], float),
+        slice_above=([book.amount_rule.slice_above for book in books], float),
+        order=([_ORDERS[book.amount_rule.order] for book in books], np.uint8),
+        at_bankruptcy=([book.price == "bankruptcy" for book in books], np.uint8),
+        fee=([book.price_rule.fee for book in books], float),
     )
     return found
 
@@ -89,6 +123,7 @@ def empty_ledger(n_bearers: int, n_markets: int, n_assets: int) -> Ledger:
         cash=np.zeros(n_bearers),
         bought=np.zeros(n_markets + n_assets),
         fees=np.zeros(n_markets),
+        pool=np.zeros(n_markets),
         hole=np.zeros(n_markets),
         short=np.zeros(n_markets),
     )

@@ -15,6 +15,7 @@ from netcontagion._arrays import group_sum
 from netcontagion._compile import kernel
 from netcontagion.margining._posting import spans
 from netcontagion.margining._state import MUTUALISATION, longer, records
+from netcontagion.margining._valuation import LENDING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._index import Index
+    from netcontagion.margining._margin_scan import MarginIndex
     from netcontagion.margining._state import Board, Entries, Ledger
     from netcontagion.network import ExposureNetwork
 
@@ -39,6 +41,11 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
         "bonus": float,
         "opening_debt": float,
         "forced": np.uint8,
+        "test": np.uint8,
+        "first_position": np.int64,
+        "last_position": np.int64,
+        "gains": float,
+        "required": float,
     },
     "entries": {
         "account": np.int32,
@@ -47,6 +54,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
         "borrowed": float,
         "threshold": float,
     },
+    "positions": {"account": np.int32, "market": np.int32, "quantity": float, "entry": float},
     "traders": {
         "first": np.int64,
         "last": np.int64,
@@ -124,10 +132,12 @@ class Overlay:
 
     net: ExposureNetwork
     index: Index
+    margin: MarginIndex
     switches: Collection[str]
     defaulted: NDArray[np.bool_]
     prices: NDArray[np.float64]
     shocked: NDArray[np.float64]
+    settle: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         n_markets = len(self.shocked)
@@ -201,15 +211,19 @@ class Overlay:
         wallets, purse = self._purses(owners)
         several = np.bincount(trader, minlength=len(owners)) > 1
         answers = self._answers(owners, several | (np.bincount(purse, minlength=len(owners)) > 0))
-        plain = len(accounts) >= MANY and not answers.any()
+        test = self.margin.test[accounts]
+        plain = len(accounts) >= MANY and not answers.any() and not test.any()
         balances, length = None, (start[accounts + 1] - start[accounts]).astype(np.int64)
         if not plain:
             balances = self._balances(accounts)
+            if test.any():
+                balances = self._with_room_to_settle(balances, accounts)
             if answers.any():
                 balances = self._with_room_for_top_ups(balances, accounts, trader, answers, several, (purse, wallets))
             length = np.bincount(balances.place, minlength=len(accounts))
         begin = dict(self.used)
-        sizes = (len(accounts), int(length.sum()), len(owners), len(purse))
+        held, holder = spans(self.margin.position_start[accounts], self.margin.position_start[accounts + 1])
+        sizes = (len(accounts), int(length.sum()), len(held), len(owners), len(purse))
         board = self._grown(board, dict(zip(_LAYOUTS, sizes, strict=True)))
         spots = {name: slice(begin[name], self.used[name]) for name in _LAYOUTS}
         self.code[spots["accounts"]], self.owner[spots["traders"]] = accounts, owners
@@ -231,6 +245,14 @@ class Overlay:
                 "bonus": table["liquidation_bonus"][accounts],
                 "opening_debt": debt,
                 "forced": self.defaulted[owner],
+                "test": test,
+                **_ends("_position", holder, len(accounts), begin["positions"]),
+            },
+            "positions": {
+                "account": holder + begin["accounts"],
+                "market": self.net.book.position_market[held],
+                "quantity": self.net.book.quantity[held],
+                "entry": self.net.book.entry_price[held],
             },
             "traders": {
                 **_ends("", trader, len(owners), begin["accounts"]),
@@ -277,7 +299,7 @@ class Overlay:
     ) -> None:
         """Do what ``_write`` does, for many accounts."""
         book = self.net.book
-        columns = (book.balance_market, book.deposited, book.borrowed, book.threshold)
+        columns = (book.balance_market, book.deposited, book.borrowed, self.margin.weight)
         numbers = np.stack([self.shocked, self.share, self.cut, self.cold, self.holders.astype(float)])
         copy_balances(accounts, self.index.start, *columns, numbers, entries, *begin, trader, lost, debt)
         self.cold[:], self.holders[:] = numbers[3], numbers[4]
@@ -306,7 +328,7 @@ class Overlay:
         book, start = self.net.book, self.index.start
         rows, place = spans(start[accounts].astype(np.int64), start[accounts + 1].astype(np.int64))
         market = book.balance_market[rows]
-        return Balances(place, market, book.deposited[rows], book.borrowed[rows], book.threshold[rows])
+        return Balances(place, market, book.deposited[rows], book.borrowed[rows], self.margin.weight[rows])
 
     def _with_room_for_top_ups(
         self,
@@ -320,7 +342,8 @@ class Overlay:
         """Add empty balances where an indebted account could take as collateral what its owner holds elsewhere."""
         net, book, n_markets = self.net, self.net.book, len(self.shocked)
         n_assets = len(self.prices)
-        in_debt = np.zeros(len(accounts), dtype=bool)
+        by_equity = self.margin.test[accounts] != LENDING
+        in_debt = by_equity.copy()
         in_debt[balances.place[balances.borrowed > 0]] = True
         wanted = np.flatnonzero(in_debt & answers[trader])
         elsewhere = (several[trader])[balances.place] & (balances.deposited > 0)
@@ -333,13 +356,41 @@ class Overlay:
         exchange = net.columns("accounts")["exchange"][accounts[place]].astype(np.int64)
         pair, pairs = exchange * n_assets + what, book.market_exchange.astype(np.int64) * n_assets + book.market_asset
         market = np.minimum(np.searchsorted(pairs, pair), n_markets - 1)
-        listed = np.nan_to_num(net.columns("markets")["liquidation_threshold"], nan=0.0)
-        known = balances.place * n_markets + balances.market
-        fresh = (pairs[market] == pair) & (listed[market] > 0) & ~np.isin(place * n_markets + market, known)
-        place, market = place[fresh], market[fresh]
-        own = net.columns("accounts")["liquidation_threshold"][accounts[place]]
+        found_there = pairs[market] == pair
+        place, market = place[found_there], market[found_there]
+        return self._joined(balances, accounts, place, market, self._weight(accounts[place], market) > 0)
+
+    def _with_room_to_settle(self, balances: Balances, accounts: NDArray[np.int64]) -> Balances:
+        """Add empty balances where the positions of margin accounts settle."""
+        start = self.margin.position_start
+        held, place = spans(start[accounts], start[accounts + 1])
+        market = self.settle[self.net.book.position_market[held]]
+        return self._joined(balances, accounts, place, market, market >= 0)
+
+    def _weight(self, accounts: NDArray[np.int64], market: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Share of a deposit that counts: an account's own, the market's, or, without one, all in a margin account."""
+        own = self.net.columns("accounts")["liquidation_threshold"][accounts]
+        listed = self.net.columns("markets")["liquidation_threshold"][market]
+        found = np.where(np.isnan(own), listed, own)
+        bare = np.where(self.margin.test[accounts] == LENDING, 0.0, 1.0)
+        refused = (self.margin.test[accounts] == LENDING) & ~(listed > 0)  # an e-mode opens no other market
+        return np.where(np.isnan(found), bare, np.where(refused, 0.0, found))
+
+    def _joined(
+        self,
+        balances: Balances,
+        accounts: NDArray[np.int64],
+        place: NDArray[np.int64],
+        market: NDArray[np.int64],
+        wanted: NDArray[np.bool_],
+    ) -> Balances:
+        """Return the balances with empty ones in the wanted of these markets, where there is none yet."""
+        n_markets = len(self.shocked)
+        known = balances.place.astype(np.int64) * n_markets + balances.market
+        fresh = np.setdiff1d((place.astype(np.int64) * n_markets + market)[wanted], known)
+        place, market = np.divmod(fresh, n_markets)
         none = np.zeros(len(place))
-        added = Balances(place, market, none, none, np.where(np.isnan(own), listed[market], own))
+        added = Balances(place, market, none, none, self._weight(accounts[place], market))
         joined: list[Any] = [np.concatenate(parts) for parts in zip(balances, added, strict=True)]
         order = np.argsort(joined[0] * n_markets + joined[1], kind="stable")
         return Balances(*(part[order] for part in joined))

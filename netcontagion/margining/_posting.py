@@ -8,15 +8,16 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._state import DEFICIT, EXECUTION
+from netcontagion.margining._valuation import LENDING, PORTFOLIO
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._state import Live
 
-__all__ = ["post_moves", "spans", "write_off"]
+__all__ = ["post_moves", "spans", "value_positions", "write_off"]
 
-GONE = 1e-12  # collateral below this share of the account's opening debt is no collateral
+GONE = 1e-12  # collateral below this share of the account's debt (at the opening, where it is tested by debt) is none
 
 
 def spans(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -40,6 +41,30 @@ def post_moves(state: Live, log: NDArray[np.float64], marks: NDArray[np.float64]
     np.add.at(ledger.flow, trader, gain)
 
 
+def value_positions(state: Live, seats: NDArray[np.int64], marks: NDArray[np.float64]) -> None:
+    """Note in the table of accounts what the positions of margin accounts gain and require at these marks."""
+    accounts, terms = state.accounts, state.terms
+    seats = seats[accounts.test[seats] != LENDING]
+    if not len(seats):
+        return
+    rows, place = spans(accounts.first_position[seats], accounts.last_position[seats])
+    positions = state.positions[rows]
+    positions["account"] = place
+    accounts.gains[seats], accounts.required[seats] = terms.of_positions(len(seats), positions, marks)
+    stressed = np.flatnonzero(accounts.test[seats] == PORTFOLIO)
+    if len(stressed):
+        held, whose = spans(accounts.first[seats], accounts.last[seats])
+        entries = state.entries[held]
+        entries["account"] = whose
+        loss = terms.worst_loss(len(seats), entries, positions, marks)
+        accounts.required[seats[stressed]] = loss[stressed]
+
+
+def _has_positions(state: Live, which: NDArray[np.int64]) -> NDArray[np.bool_]:
+    rows, place = spans(state.accounts.first_position[which], state.accounts.last_position[which])
+    return np.bincount(place, state.positions.quantity[rows] != 0, len(which)) > 0
+
+
 def write_off(
     state: Live, which: NDArray[np.int64], marks: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -49,8 +74,12 @@ def write_off(
     """
     accounts, entries, ledger = state.accounts, state.entries, state.ledger
     rows, place = spans(accounts.first[which], accounts.last[which])
-    backing = entries.deposited[rows] * marks[entries.market[rows]] * entries.threshold[rows]
-    bare = ~(group_sum(place, backing, len(which)) > GONE * accounts.opening_debt[which])
+    market, by_equity = entries.market[rows], accounts.test[which] != LENDING
+    counts = np.where(by_equity[place], state.markets.sellable[market], entries.threshold[rows])
+    backing = entries.deposited[rows] * marks[market] * counts
+    owed = group_sum(place, entries.borrowed[rows] * marks[market], len(which))
+    scale = np.where(by_equity, owed, accounts.opening_debt[which])
+    bare = ~(group_sum(place, backing, len(which)) > GONE * scale) & ~_has_positions(state, which)
     lost = bare[place] & (entries.borrowed[rows] > 0.0)
     entry, account = rows[lost], which[place[lost]]
     units, market = entries.borrowed[entry], entries.market[entry]

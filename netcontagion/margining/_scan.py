@@ -169,12 +169,12 @@ class Watch:
         return active[bound * NEAR >= 1.0]
 
     def valued(
-        self, seats: NDArray[np.int64], health: NDArray[np.float64], forced: NDArray[np.bool_], row: int
+        self, seats: NDArray[np.int64], health: NDArray[np.float64], always: NDArray[np.bool_], row: int
     ) -> None:
-        """Note the health of seats at a valuation; those that are closed by force are looked at every time."""
+        """Note the health of seats at a valuation; some are looked at every time."""
         with np.errstate(over="ignore"):
             worst = np.divide(1.0, health, out=np.full(len(health), np.inf), where=health > 0)
-        self.worst[seats], self.row[seats] = np.where(forced & np.isfinite(health), np.inf, worst), row
+        self.worst[seats], self.row[seats] = np.where(always, np.inf, worst), row
         if not worst.all():
             self.active = self.active[self.worst[self.active] > 0]
 

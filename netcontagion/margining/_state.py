@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from netcontagion._arrays import group_sum
+from netcontagion.margining._valuation import gains
 from netcontagion.network import HEALTH_TOL
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from netcontagion.margining._overlay import Overlay
+    from netcontagion.margining._valuation import Terms
     from netcontagion.network import ExposureNetwork, Shock
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Ledger",
     "Live",
     "Markets",
+    "Positions",
     "Row",
     "Rules",
     "State",
@@ -61,7 +64,11 @@ class Table(Protocol):
 
 
 class Markets(Table, Protocol):
-    """One asset on one exchange; ``shocked`` is the mark right after the shock [num/unit]."""
+    """One asset on one exchange; ``shocked`` is the mark right after the shock [num/unit].
+
+    ``kind`` is SPOT, LINEAR or INVERSE, ``face`` [num] what one inverse contract is worth, ``settle`` the market a
+    contract pays in (-1: none). ``long`` and ``short`` are margin rates on deposits and debts of margin accounts.
+    """
 
     exchange: Ints
     asset: Ints
@@ -71,6 +78,11 @@ class Markets(Table, Protocol):
     close_factor: Floats
     fee: Floats
     sellable: Ints
+    kind: Ints
+    face: Floats
+    settle: Ints
+    long: Floats
+    short: Floats
 
 
 class Books(Table, Protocol):
@@ -81,7 +93,11 @@ class Books(Table, Protocol):
 
 
 class Accounts(Table, Protocol):
-    """Accounts; account k has the entries ``first[k]:last[k]``. ``of_trader`` holds all codes, sorted by trader."""
+    """Accounts; account k has the entries ``first[k]:last[k]``. ``of_trader`` holds all codes, sorted by trader.
+
+    ``test`` says what health is. A margin account has the positions ``first_position[k]:last_position[k]``; ``gains``
+    and ``required`` are their unrealised profit and margin at the marks of the round [num].
+    """
 
     trader: Ints
     exchange: Ints
@@ -91,6 +107,20 @@ class Accounts(Table, Protocol):
     bonus: Floats
     opening_debt: Floats
     forced: Ints
+    test: Ints
+    first_position: Ints
+    last_position: Ints
+    gains: Floats
+    required: Floats
+
+
+class Positions(Table, Protocol):
+    """Contracts by account and market: signed quantity, and the price it was entered at [num/unit]."""
+
+    account: Ints
+    market: Ints
+    quantity: Floats
+    entry: Floats
 
 
 class Entries(Table, Protocol):
@@ -133,13 +163,21 @@ class Rules(Table, Protocol):
     minimum_leftover: Floats
     always: Ints
     out: Ints
+    reduce: Ints
+    target_health: Floats
+    slice: Floats
+    slice_above: Floats
+    order: Ints
+    at_bankruptcy: Ints
+    fee: Floats
 
 
 class Ledger(NamedTuple):
     """Double entry: units and cash of those who trade, and what every bearer lost by channel.
 
     ``bought`` holds the units that the market bought, by market and then by asset; ``fees`` the units an exchange
-    earned, ``hole`` those its waterfall has still to find, ``short`` those it owes after all layers, by market.
+    earned, ``pool`` those that gains and losses on contracts were settled with (against cash of the exchange), ``hole``
+    those its waterfall has still to find, ``short`` those it owes after all layers, by market.
     ``flow`` is the value of units that came in, at the marks of the round: losses by impact follow from it (summation
     by parts).
     """
@@ -149,6 +187,7 @@ class Ledger(NamedTuple):
     cash: Floats
     bought: Floats
     fees: Floats
+    pool: Floats
     hole: Floats
     short: Floats
 
@@ -160,6 +199,7 @@ class Board(NamedTuple):
     books: Books
     accounts: Accounts
     entries: Entries
+    positions: Positions
     traders: Traders
     wallets: Wallets
     rules: Rules
@@ -173,6 +213,7 @@ class State:
     net: ExposureNetwork
     shock: Shock
     board: Board
+    terms: Terms
     layers: list[tuple[str, ...]]
     asset_base: NDArray[np.float64]
     fund_units: NDArray[np.float64]
@@ -180,7 +221,7 @@ class State:
     equity: NDArray[np.float64]
     marks_outside: NDArray[np.float64]
 
-    markets, books, accounts, entries, traders, wallets, rules, ledger = (
+    markets, books, accounts, entries, positions, traders, wallets, rules, ledger = (
         property(attrgetter(f"board.{name}")) for name in Board._fields
     )
 
@@ -224,16 +265,14 @@ class Whole(State):
 
     def account_equity(self, marks: NDArray[np.float64]) -> NDArray[np.float64]:
         """Signed equity of every account [num]."""
+        size, positions = len(self.accounts), self.positions
         held = (self.entries.deposited - self.entries.borrowed) * marks[self.entries.market]
-        return group_sum(self.entries.account, held, len(self.accounts.trader))
+        gained = group_sum(positions.account, gains(self.markets, positions, marks), size)
+        return group_sum(self.entries.account, held, size) + gained
 
     def health(self, marks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Health of every account, +inf without debt."""
-        size = len(self.accounts.trader)
-        price = marks[self.entries.market]
-        backing = group_sum(self.entries.account, self.entries.deposited * price * self.entries.threshold, size)
-        debt = group_sum(self.entries.account, self.entries.borrowed * price, size)
-        return np.asarray(np.divide(backing, debt, out=np.full(size, np.inf), where=debt > 0))
+        """Health of every account, +inf where nothing is to be backed."""
+        return self.terms.health(self.accounts.test, self.entries, self.positions, marks)
 
 
 def records(**columns: tuple[ArrayLike, Any]) -> Any:

@@ -20,6 +20,10 @@ _CHOICES = ("health.test", "amount.rule", "price.rule", "inventory.route")
 _WAYS = (
     ("weighted_collateral", "close_factor", "fixed_spread", "liquidator"),
     ("weighted_collateral", "whole_account", "execution", "market"),
+    ("equity", "whole_account", "execution", "market"),
+    ("equity", "whole_account", "bankruptcy", "market"),
+    ("equity", "reduce", "execution", "market"),
+    ("equity", "reduce", "bankruptcy", "market"),
 )
 # Keys that may have any value. A key named neither here nor above must have its default.
 _ANY_VALUE = frozenset(
@@ -30,6 +34,16 @@ _ANY_VALUE = frozenset(
         "amount.full_below_value",
         "amount.minimum_leftover",
         "inventory.participation",
+    }
+)
+_ANY_VALUE_BY_EQUITY = frozenset(
+    {
+        "amount.order",
+        "amount.slice",
+        "amount.slice_above",
+        "amount.target_health",
+        "health.scenarios",
+        "price.fee",
     }
 )
 _LAYERS = frozenset({"insurance_fund", "equity", "suppliers"})
@@ -78,10 +92,11 @@ def _values(book: Rulebook) -> Iterator[tuple[str, Any]]:
     parts: dict[str, Any] = {"health": book.health_rule, "amount": book.amount_rule, "price": book.price_rule}
     parts |= {"inventory": book.inventory_rule, "deficit": book.deficit_rule}
     parts |= {f"deficit.{layer.name}": layer for layer in book.deficit_rule.layers}
+    free = _ANY_VALUE | _ANY_VALUE_BY_EQUITY if book.health == "equity" else _ANY_VALUE
     for section, part in parts.items():
         for field in dataclasses.fields(part):
             key, value = f"{section}.{field.name}", getattr(part, field.name)
-            if key in _CHOICES or not (key in _ANY_VALUE or field.name in ("layers", "name") or value == field.default):
+            if key in _CHOICES or not (key in free or field.name in ("layers", "name") or value == field.default):
                 yield key, value
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._opening import empty_ledger
-from netcontagion.margining._posting import spans
 from netcontagion.margining._state import BEARERS, MUTUALISATION, SHOCK, Board, Whole, records
-from netcontagion.margining._wealth import cash_funds, unit_value, units_by_asset, units_by_location, wealth
+from netcontagion.margining._wealth import cash_of_all, unit_value, units_by_asset, units_by_location, wealth
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._overlay import Overlay
-    from netcontagion.margining._state import Accounts, Entries, Live, Markets, Traders, Wallets
+    from netcontagion.margining._state import Accounts, Entries, Live, Positions, Traders, Wallets
     from netcontagion.network import ExposureNetwork
 
 __all__ = ["final_state", "open_whole"]
@@ -32,9 +31,11 @@ def final_state(live: Live) -> Whole:
     whole.fund_units[:], whole.equity[:] = live.fund_units, live.equity
     whole.marks_outside = live.marks_outside
     _cut_cold(whole, overlay)
-    ours, theirs = _rows_of_seats(whole, live)
-    for side in ("deposited", "borrowed"):
-        whole.entries[side][theirs] = live.entries[side][ours]
+    for name, columns in (("entries", ("deposited", "borrowed")), ("positions", ("quantity", "entry"))):
+        ours, theirs = getattr(live, name)[: overlay.used[name]], getattr(whole, name)
+        rows = _rows_of_seats(theirs, ours, overlay, len(whole.markets))
+        for column in columns:
+            theirs[column][rows] = ours[column]
     purse = live.wallets[: overlay.used["wallets"]]
     place = np.arange(len(purse)) - live.traders.first_wallet[purse.trader]
     whole.wallets["units"][whole.traders.first_wallet[overlay.owner[purse.trader]] + place] = purse.units
@@ -42,9 +43,8 @@ def final_state(live: Live) -> Whole:
     for into, out in ((whole.ledger.loss, mine.loss), (whole.ledger.flow, mine.flow), (whole.ledger.cash, mine.cash)):
         into[..., overlay.traders] += out[..., seats]
         into[..., n_traders:] += out[..., live.n_traders :]
-    whole.board = whole.board._replace(
-        ledger=whole.ledger._replace(bought=mine.bought, fees=mine.fees, hole=mine.hole, short=mine.short)
-    )
+    kept = {name: getattr(mine, name) for name in ("bought", "fees", "pool", "hole", "short")}
+    whole.board = whole.board._replace(ledger=whole.ledger._replace(**kept))
     return whole
 
 
@@ -63,12 +63,10 @@ def _cut_cold(whole: Whole, overlay: Overlay) -> None:
     entries["deposited"][rows] *= overlay.share[market]
 
 
-def _rows_of_seats(whole: Whole, live: Live) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Entries of the seats, and the rows of the same balances of the network."""
-    n_markets, entries = len(whole.markets), live.entries[: live.overlay.used["entries"]]
-    keys = whole.entries.account.astype(np.int64) * n_markets + whole.entries.market
-    found = np.searchsorted(keys, live.overlay.code[entries.account] * n_markets + entries.market)
-    return np.arange(len(entries)), found
+def _rows_of_seats(whole: Any, seats: Any, overlay: Overlay, n_markets: int) -> NDArray[np.intp]:
+    """Rows of the whole network that are the same balances or positions as those of the seats."""
+    keys = whole.account.astype(np.int64) * n_markets + whole.market
+    return np.asarray(np.searchsorted(keys, overlay.code[seats.account] * n_markets + seats.market))
 
 
 def open_whole(live: Live) -> Whole:
@@ -77,13 +75,14 @@ def open_whole(live: Live) -> Whole:
     prices, exchange, defaulted = overlay.prices, net.columns("exchanges"), overlay.defaulted
     markets = live.markets
     wallets = _wallets(net, defaulted, prices)
-    entries = _entries(net, wallets)
+    entries, positions = _entries(live), _positions(live)
     holding = net.columns("holdings")
     board = Board(
         markets=markets,
         books=records(depth=(live.books.depth, float), sold=(np.zeros(len(live.books)), float)),
-        accounts=_accounts(net, entries, markets, defaulted),
+        accounts=_accounts(live, entries, positions),
         entries=entries,
+        positions=positions,
         traders=_traders(net, wallets, defaulted, overlay.switches),
         wallets=wallets,
         rules=live.rules,
@@ -93,6 +92,7 @@ def open_whole(live: Live) -> Whole:
         net=net,
         shock=shock,
         board=board,
+        terms=live.terms,
         layers=live.layers,
         asset_base=prices,
         holdings=(holding["trader"], holding["asset"], holding["units"]),
@@ -106,10 +106,10 @@ def open_whole(live: Live) -> Whole:
     return whole
 
 
-def _accounts(net: ExposureNetwork, entries: Entries, markets: Markets, defaulted: NDArray[np.bool_]) -> Accounts:
-    account = net.columns("accounts")
-    size = len(account["trader"])
-    start = np.searchsorted(entries.account, np.arange(size + 1))
+def _accounts(live: Live, entries: Entries, positions: Positions) -> Accounts:
+    account, size = live.net.columns("accounts"), live.net.book.n_accounts
+    start, held = (np.searchsorted(rows.account, np.arange(size + 1)) for rows in (entries, positions))
+    debt = group_sum(entries.account, entries.borrowed * live.markets.shocked[entries.market], size)
     found: Accounts = records(
         trader=(account["trader"], np.int32),
         exchange=(account["exchange"], np.int32),
@@ -117,8 +117,13 @@ def _accounts(net: ExposureNetwork, entries: Entries, markets: Markets, defaulte
         last=(start[1:], np.int64),
         of_trader=(np.argsort(account["trader"], kind="stable"), np.int64),
         bonus=(account["liquidation_bonus"], float),
-        opening_debt=(group_sum(entries.account, entries.borrowed * markets.shocked[entries.market], size), float),
-        forced=(defaulted[account["trader"]], np.uint8),
+        opening_debt=(debt, float),
+        forced=(live.overlay.defaulted[account["trader"]], np.uint8),
+        test=(live.overlay.margin.test, np.uint8),
+        first_position=(held[:-1], np.int64),
+        last_position=(held[1:], np.int64),
+        gains=(np.zeros(size), float),
+        required=(np.zeros(size), float),
     )
     return found
 
@@ -152,60 +157,42 @@ def _wallets(net: ExposureNetwork, defaulted: NDArray[np.bool_], price: NDArray[
     return found
 
 
-def _entries(net: ExposureNetwork, wallets: Wallets) -> Entries:
-    """Balances, and empty ones where the owner could top up with what the exchange takes as collateral."""
-    book = net.book
-    balance, account = net.columns("balances"), net.columns("accounts")
-    n_assets = len(net.labels("assets"))
-    key = balance["account"].astype(np.int64) * n_assets + balance["asset"]
-    possible = _possible_top_ups(net, wallets)
-    fresh = possible[~np.isin(possible, key)]
-    merged = np.concatenate([key, fresh])
-    order = np.argsort(merged, kind="stable")
-    owner = (merged[order] // n_assets).astype(np.int32)
-    pair = account["exchange"].astype(np.int64)[owner] * n_assets + merged[order] % n_assets
-    markets = book.market_exchange.astype(np.int64) * n_assets + book.market_asset
-    place = np.searchsorted(markets, pair).astype(np.int32)
-    none = np.zeros(len(fresh))
-    override = account["liquidation_threshold"][owner]
-    listed = net.columns("markets")["liquidation_threshold"][place]
-    threshold = np.nan_to_num(np.where(np.isnan(override), listed, override), nan=0.0)
-    found: Entries = records(
-        account=(owner, np.int32),
-        market=(place, np.int32),
-        deposited=(np.concatenate([balance["deposited"], none])[order], float),
-        borrowed=(np.concatenate([balance["borrowed"], none])[order], float),
-        threshold=(threshold, float),
-    )
+def _entries(live: Live) -> Entries:
+    """Balances of the network, and empty ones where seats have a row more."""
+    book, seats = live.net.book, live.entries[: live.overlay.used["entries"]]
+    known = {"deposited": book.deposited, "borrowed": book.borrowed, "threshold": live.overlay.margin.weight}
+    none = np.zeros(len(seats))
+    fresh = {"deposited": none, "borrowed": none, "threshold": seats.threshold}
+    found: Entries = _united(live, (book.balance_account, book.balance_market), seats, known, fresh)
     return found
 
 
-def _possible_top_ups(net: ExposureNetwork, wallets: Wallets) -> NDArray[np.int64]:
-    """Pairs of indebted account and asset its owner holds elsewhere, as account x number of assets + asset."""
-    book, account = net.book, net.columns("accounts")
-    n_traders, n_assets, n_accounts = (len(net.labels(kind)) for kind in ("traders", "assets", "accounts"))
-    active = net.columns("traders")["policy"] != "passive"
-    several = np.bincount(account["trader"], minlength=n_traders) > 1
-    has_wallet = np.bincount(wallets.trader, minlength=n_traders) > 0
-    in_debt = np.zeros(n_accounts, dtype=bool)
-    in_debt[book.balance_account[book.borrowed > 0]] = True
-    wanted = in_debt & (active & (several | has_wallet))[account["trader"]]
-    if not wanted.any():
-        return np.zeros(0, dtype=np.int64)
-    owner = account["trader"][book.balance_account]
-    elsewhere = several[owner] & (book.deposited > 0)
-    trader = np.concatenate([wallets.trader, owner[elsewhere]])
-    asset = np.concatenate([wallets.asset, net.columns("balances")["asset"][elsewhere]])
-    has = np.unique(trader.astype(np.int64) * n_assets + asset)
-    start = np.searchsorted(has, np.arange(n_traders + 1) * n_assets)
-    rows = np.flatnonzero(wanted)
-    owners = account["trader"][rows]
-    found, place = spans(start[owners], start[owners + 1])
-    where, what = rows[place], has[found] % n_assets
-    listed = np.full((len(net.labels("exchanges")), n_assets), np.nan)
-    listed[book.market_exchange, book.market_asset] = net.columns("markets")["liquidation_threshold"]
-    accepted = listed[account["exchange"][where], what] > 0
-    return np.sort(where[accepted].astype(np.int64) * n_assets + what[accepted])
+def _positions(live: Live) -> Positions:
+    """Positions of the network, and empty ones where seats have a row more."""
+    book, seats = live.net.book, live.positions[: live.overlay.used["positions"]]
+    none = np.zeros(len(seats))
+    known, fresh = {"quantity": book.quantity, "entry": book.entry_price}, {"quantity": none, "entry": none}
+    found: Positions = _united(live, (book.position_account, book.position_market), seats, known, fresh)
+    return found
+
+
+def _united(
+    live: Live,
+    at: tuple[NDArray[Any], NDArray[Any]],
+    seats: Any,
+    known: dict[str, NDArray[np.float64]],
+    fresh: dict[str, NDArray[np.float64]],
+) -> Any:
+    """Rows of the network (known) and of seats that it lacks (fresh), by account and market."""
+    n_markets = len(live.markets)
+    key = at[0].astype(np.int64) * n_markets + at[1]
+    own, first = np.unique(live.overlay.code[seats.account] * n_markets + seats.market, return_index=True)
+    new = ~np.isin(own, key)
+    merged = np.concatenate([key, own[new]])
+    order = np.argsort(merged, kind="stable")
+    account, market = np.divmod(merged[order], max(n_markets, 1))
+    columns = {name: (np.concatenate([known[name], fresh[name][first[new]]])[order], float) for name in known}
+    return records(account=(account, np.int32), market=(market, np.int32), **columns)
 
 
 def _remember(state: Whole) -> None:
@@ -213,7 +200,7 @@ def _remember(state: Whole) -> None:
     net, book = state.net, state.net.book
     state.opening = {
         "units": units_by_asset(state),
-        "cash": float(state.equity.sum() + cash_funds(state).sum()),
+        "cash": cash_of_all(state),
         "health": book.health(),
         "health_after_shock": state.health(state.marks()),
         "wealth": _wealth_before(state),

@@ -21,7 +21,7 @@ _COMPLETE_RTOL = 1e-12  # a gap below this share of the borrowed units is roundi
 
 
 def add_missing_markets(assembly: Assembly) -> None:
-    """Give a market row to all that accounts hold a balance or position in, and to the coins of inverse contracts."""
+    """Give a market row to all that accounts hold a balance or position in, and to what their contracts settle in."""
     assets = len(assembly.labels["assets"])
     exchange = assembly.columns["accounts"]["exchange"].astype(np.int64)
     held = [assembly.columns[name] for name in ("balances", "positions")]
@@ -29,9 +29,8 @@ def add_missing_markets(assembly: Assembly) -> None:
     for table in held:
         used[exchange[table["account"]] * assets + table["asset"]] = True
     asset, position = assembly.columns["assets"], assembly.columns["positions"]
-    rows = np.flatnonzero((asset["kind"] == "inverse")[position["asset"]])
-    coin = asset["settlement"][position["asset"][rows]]
-    used[(exchange[position["account"][rows]] * assets + coin)[coin >= 0]] = True
+    coin = asset["settlement"][position["asset"]]
+    used[(exchange[position["account"]] * assets + coin)[coin >= 0]] = True
     pairs = np.flatnonzero(used)
     market = assembly.columns["markets"]
     known = market["exchange"].astype(np.int64) * assets + market["asset"]
