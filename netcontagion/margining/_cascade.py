@@ -18,7 +18,7 @@ from netcontagion.margining._posting import post_moves, value_positions, write_o
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
 from netcontagion.margining._supported import check_supported
-from netcontagion.margining._valuation import LENDING
+from netcontagion.margining._valuation import LENDING, worth
 from netcontagion.margining._waterfall import cover_holes
 from netcontagion.network import check_call, rulebook
 
@@ -104,7 +104,8 @@ def cascade(
     on = _switches(channels)
     state = open_state(net, shock, switches=on)
     play = Play(state, on, priority, np.random.default_rng(seed), Events())
-    ending = iterate(play.round, 0, max_rounds=max_rounds)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers without bound end the run as NONFINITE
+        ending = iterate(play.round, 0, max_rounds=max_rounds)
     from netcontagion.margining._result import close
 
     result = close(play, ending, seed=None if isinstance(seed, np.random.Generator) else seed)
@@ -212,7 +213,7 @@ class Play:
         """Play one round; the state is settled when nobody acted."""
         state = self.state
         marks = state.marks()
-        if not np.isfinite(marks).all():
+        if not (np.isfinite(worth(state.markets, marks)).all() and np.isfinite(state.ledger.flow).all()):
             return number, float("nan"), None
         state.marks_outside = state.asset_prices()
         self.events.open_round(number)

@@ -159,6 +159,8 @@ def _gross_units(state: Whole) -> NDArray[np.float64]:
     kept = fund["insurance_asset"] >= 0
     traded = np.concatenate([state.markets.asset, np.arange(size)])
     gross = gross + group_sum(traded, np.abs(state.ledger.bought), size)
+    owed = np.abs(state.ledger.pool) + np.abs(state.ledger.short)
+    gross = gross + group_sum(state.markets.asset, owed, size)
     gross = gross + group_sum(fund["insurance_asset"][kept], fund["insurance_fund"][kept], size)
     return np.asarray(gross)
 

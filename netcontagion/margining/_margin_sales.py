@@ -24,6 +24,7 @@ __all__ = ["CHARGE", "CLOSING", "OPENING", "PURCHASE", "SALE", "close_margin"]
 
 SLACK = 1e-12  # relative rounding that a threshold may miss by
 SALE, PURCHASE, CLOSING, OPENING, CHARGE = range(5)  # rows of the log: balances, long and short contracts, charges
+LEAST = 1e-300  # a price below this is no price: what is owed in coin is without bound
 STEPS = 64  # steps of a reduction: each closes what health still lacks after the price that the last one paid
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
@@ -269,7 +270,7 @@ def coins_for(market: Row, units: float, book: Row) -> float:
         price = market.shocked
         if not np.isinf(book.depth):
             price *= np.exp(-(book.sold + sold) / book.depth)
-        total += 0.5 * WEIGHTS[node] * units * market.face / price
+        total += 0.5 * WEIGHTS[node] * units * market.face / max(price, LEAST)
     return float(total)
 
 

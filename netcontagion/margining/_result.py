@@ -71,7 +71,8 @@ class CascadeResult:
     @functools.cached_property
     def _state(self) -> Whole:
         """What everybody has at the end, whether or not the run touched it."""
-        return final_state(self._play.state)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return final_state(self._play.state)
 
     @functools.cached_property
     def _bearer_losses(self) -> NDArray[np.float64]:
@@ -114,7 +115,9 @@ class CascadeResult:
         import pandas as pd
 
         play, state, net = self._play, self._state, self.network
-        before, after = net.book.equity(), state.account_equity(state.marks())
+        with np.errstate(over="ignore", invalid="ignore"):
+            health, after = state.health(state.marks()), state.account_equity(state.marks())
+        before = net.book.equity()
         table = net.columns("accounts")
         return pd.DataFrame(
             {
@@ -122,7 +125,7 @@ class CascadeResult:
                 "exchange": pd.Categorical.from_codes(table["exchange"], categories=net.labels("exchanges")),
                 "health_before": state.opening["health"],
                 "health_after_shock": state.opening["health_after_shock"],
-                "health": state.health(state.marks()),
+                "health": health,
                 "called": play.by_account("called"),
                 "first_round": play.by_account("first_round"),
                 "topped_up": play.by_account("topped_up"),
