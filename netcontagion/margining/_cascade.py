@@ -11,6 +11,7 @@ from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining import _answers, _margin_sales, _sales
+from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
 from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["SWITCHES", "cascade"]
 
 SWITCHES = ("top_up", "withdrawal", "liquidation", "impact")  # behavioural channels that can be switched off
+_MODES = ("sequential", "equilibrium")
 _PRIORITIES = ("worst_first", "best_first", "random")
 
 
@@ -102,6 +104,9 @@ def cascade(
     """
     _check_call(net, shock, mode, priority, max_rounds)
     on = _switches(channels)
+    if mode == "equilibrium":
+        found = equilibria(net, shock, on, max_rounds=max_rounds)
+        return _settled(found) if strict else found
     state = open_state(net, shock, switches=on)
     play = Play(state, on, priority, np.random.default_rng(seed), Events())
     with np.errstate(over="ignore", invalid="ignore"):  # numbers without bound end the run as NONFINITE
@@ -109,16 +114,21 @@ def cascade(
     from netcontagion.margining._result import close
 
     result = close(play, ending, seed=None if isinstance(seed, np.random.Generator) else seed)
-    if strict and not ending.status.settled:
-        raise NotSettledError(f"cascade: {ending.status.value}", result)
+    return _settled(result) if strict else result
+
+
+def _settled(result: CascadeResult) -> CascadeResult:
+    """Return the result, or raise where it is no answer."""
+    if not result.status.settled:
+        raise NotSettledError(f"cascade: {result.status.value}", result)
     return result
 
 
 def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, max_rounds: int) -> None:
     check_call(net, shock)
     check_supported(net)
-    if mode != "sequential":
-        raise UnknownLabelError(mode, ("sequential",), "mode")
+    if mode not in _MODES:
+        raise UnknownLabelError(mode, _MODES, "mode")
     if priority not in _PRIORITIES:
         raise UnknownLabelError(priority, _PRIORITIES, "priority")
     if max_rounds < 1:

@@ -61,8 +61,8 @@ class Laws:
         return [f"law {name!r} is off by {error:.3g} relative" for name, error in wrong.items()]
 
 
-def clear_up(state: Whole) -> ClearingResult:
-    """Clear liabilities and external debt with what everybody has left.
+def clear_up(state: Whole, which: str = "greatest") -> ClearingResult:
+    """Clear liabilities and external debt with what everybody has left, by the greatest payments or the least.
 
     Accounts that are still open keep their debt at face.
     """
@@ -75,7 +75,7 @@ def clear_up(state: Whole) -> ClearingResult:
     held = owned.copy()
     held[: state.n_traders] -= group_sum(state.accounts.trader, equity, state.n_traders)
     held[state.n_traders :] += group_sum(state.accounts.exchange, np.maximum(equity, 0.0), state.n_exchanges)
-    return settle(net, Estate(np.maximum(held, 0.0), equity), strict=False)
+    return settle(net, Estate(np.maximum(held, 0.0), equity), strict=False, which=which)
 
 
 def add_up(state: Whole, clearing: ClearingResult | None) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from netcontagion._iterate import Ending
     from netcontagion.clearing import ClearingResult
     from netcontagion.margining._cascade import Play
+    from netcontagion.margining._equilibrium import Bounds
     from netcontagion.margining._state import Whole
     from netcontagion.network import ExposureNetwork, Shock
 
@@ -55,13 +56,16 @@ class CascadeResult:
     status: Status
     facts: dict[str, Any]
     _play: Play
+    which: str = "greatest"
+    least: CascadeResult | None = None
+    bounds: Bounds | None = None
 
     @functools.cached_property
     def clearing(self) -> ClearingResult | None:
         """Clearing of what nodes owe each other and outside at the end; None where nothing is due."""
         net = self.network
         owed = len(net.columns("liabilities")["amount"]) or net.columns("traders")["external_liabilities"].any()
-        return clear_up(self._state) if owed and self.status is not Status.NONFINITE else None
+        return clear_up(self._state, self.which) if owed and self.status is not Status.NONFINITE else None
 
     @functools.cached_property
     def assumptions(self) -> tuple[str, ...]:
@@ -226,6 +230,24 @@ class CascadeResult:
         return table
 
     @functools.cached_property
+    def gap(self) -> pd.DataFrame | None:
+        """Markets: marks in the greatest and in the least equilibrium, and between what bounds all equilibria lie."""
+        if self.least is None or self.bounds is None:
+            return None
+        table = self.network.markets[[]]
+        table["greatest"], table["least"] = self.markets["mark"], self.least.markets["mark"]
+        table["lower"], table["upper"] = self.bounds
+        return table
+
+    @property
+    def _lowest_ratio(self) -> float:
+        """Lowest mark in the least equilibrium, over that in the greatest."""
+        if self.gap is None:
+            return 1.0
+        least, greatest = self.gap["least"].to_numpy(), self.gap["greatest"].to_numpy()
+        return float(np.divide(least, greatest, out=np.ones(len(least)), where=greatest > 0).min(initial=1.0))
+
+    @functools.cached_property
     def losses(self) -> pd.DataFrame:
         """Losses by channel (rows) and bearer: traders, ``others@``, each exchange, liquidators, market, creditors."""
         return losses_by_bearer(self.network, self._bearer_losses)
@@ -279,6 +301,10 @@ class CascadeResult:
         }
         if self.clearing is not None:
             facts["defaults in clearing"] = int(self._defaulted.sum())
+        if self.least is not None and self.gap is not None:
+            least = self.least.summary()
+            facts |= {f"{name}, least": least[name] for name in ("called", "liquidated", f"bad debt [{money}]")}
+            facts["lowest mark, least over greatest"] = self._lowest_ratio
         return pd.Series(facts, dtype=object, name="cascade")
 
     def __repr__(self) -> str:
@@ -314,6 +340,12 @@ class CascadeResult:
         if bad > 0:
             worst = exchanges["deficit"].idxmax()
             lines.append(f"  worst hit  {worst} {money(exchanges['deficit'].max())}")
+        if self.least is not None:
+            other = self.least
+            lines.append(
+                f"  least      {int(other.accounts['liquidated'].sum()):,} liquidated, bad debt "
+                f"{money(other.exchanges['deficit'].sum())}, marks down to {100 * (self._lowest_ratio - 1):.1f} % below"
+            )
         if self.clearing is not None:
             lines.append(f"  clearing   {int(self._defaulted.sum()):,} nodes default")
         verdict = "OK" if not self._laws.broken(_TOLERANCE) else "BROKEN"
@@ -333,7 +365,7 @@ class CascadeResult:
         return f"<div><p><b>Cascade</b></p><table>{cells}</table><p>assumed</p><ul>{assumed}</ul></div>"
 
 
-def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult:
+def close(play: Play, ending: Ending[int], *, seed: int | None, mode: str = "sequential") -> CascadeResult:
     """Freeze the result; what was lost, and by whom, is added up when somebody asks."""
     state = play.state
     moved = state.net.labels("assets")[state.shock.price_factors(state.net) != 1]
@@ -341,6 +373,7 @@ def close(play: Play, ending: Ending[int], *, seed: int | None) -> CascadeResult
         "shock": str(state.shock),
         "assets_moved": tuple(moved.tolist()),
         "seed": seed,
+        "mode": mode,
         "rounds": ending.rounds,
         "priority": play.priority,
         "channels": tuple(sorted(play.on)),

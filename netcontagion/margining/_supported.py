@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from netcontagion.network import ExposureNetwork, Rulebook
 
-__all__ = ["check_supported", "unsupported"]
+__all__ = ["check_supported", "only_closes_out", "unsupported"]
 
 # The four values that make one way of closing an account. Whoever teaches the engine a way adds its line.
 _CHOICES = ("health.test", "amount.rule", "price.rule", "inventory.route")
@@ -47,6 +47,19 @@ _ANY_VALUE_BY_EQUITY = frozenset(
     }
 )
 _LAYERS = frozenset({"insurance_fund", "equity", "suppliers"})
+# A way of closing whose sales only grow when prices fall, and the keys that change nothing in it.
+_ISOTONE = ("weighted_collateral", "whole_account", "execution", "market")
+_WITHOUT_EFFECT = frozenset(
+    {
+        "amount.base",
+        "amount.close_factor",
+        "amount.full_below_health",
+        "amount.full_below_value",
+        "amount.minimum_leftover",
+        "inventory.participation",
+    }
+)
+_ISOTONE_LAYERS = frozenset({"insurance_fund", "equity", "suppliers"})
 
 
 def unsupported(book: Rulebook) -> tuple[str, ...]:
@@ -87,12 +100,21 @@ def _unknown_way(way: tuple[str, ...]) -> list[str]:
     return strange or [" with ".join(said)]
 
 
-def _values(book: Rulebook) -> Iterator[tuple[str, Any]]:
-    """Yield the four choices, and every other key that must have its default and has not."""
+def only_closes_out(book: Rulebook) -> tuple[str, ...]:
+    """Name the keys of a rulebook, with their values, by which one close-out could lift a price or save an account."""
+    values, way = dict(_values(book, _WITHOUT_EFFECT)), dict(zip(_CHOICES, _ISOTONE, strict=True))
+    found = [f"{key} = {_shown(value)}" for key, value in values.items() if value is not None and value != way.get(key)]
+    found += [f"{layer!r} in deficit.layers" for layer in book.layers if layer not in _ISOTONE_LAYERS]
+    return (*found, *(f"sources.{source.name}" for source in book.sources))
+
+
+def _values(book: Rulebook, free: frozenset[str] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield the four choices, and every other key, unless it is free, that must have its default and has not."""
     parts: dict[str, Any] = {"health": book.health_rule, "amount": book.amount_rule, "price": book.price_rule}
     parts |= {"inventory": book.inventory_rule, "deficit": book.deficit_rule}
     parts |= {f"deficit.{layer.name}": layer for layer in book.deficit_rule.layers}
-    free = _ANY_VALUE | _ANY_VALUE_BY_EQUITY if book.health == "equity" else _ANY_VALUE
+    if free is None:
+        free = _ANY_VALUE | _ANY_VALUE_BY_EQUITY if book.health == "equity" else _ANY_VALUE
     for section, part in parts.items():
         for field in dataclasses.fields(part):
             key, value = f"{section}.{field.name}", getattr(part, field.name)

@@ -1,0 +1,242 @@
+"""Joint equilibria of prices, close-outs and losses: the greatest prices and the least, where closing only lowers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from netcontagion._iterate import Ending, iterate
+from netcontagion._status import Status
+from netcontagion.errors import ContagionError
+from netcontagion.margining._answers import account_health
+from netcontagion.margining._closed import Book
+from netcontagion.margining._events import Events
+from netcontagion.margining._opening import open_state
+from netcontagion.margining._state import called
+from netcontagion.margining._supported import only_closes_out
+from netcontagion.network import rulebook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from netcontagion.margining._cascade import Play
+    from netcontagion.margining._closed import Outcome
+    from netcontagion.margining._result import CascadeResult
+    from netcontagion.margining._state import Live
+    from netcontagion.network import ExposureNetwork, Shock
+
+    Bools = NDArray[np.bool_]
+
+__all__ = ["Bounds", "equilibria"]
+
+
+class Bounds(NamedTuple):
+    """Marks between which all equilibria lie, rounding included, by market."""
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+
+class _Found(NamedTuple):
+    """A set of called accounts, the round of the search in which each one joined it (-1: never), and what followed."""
+
+    chosen: Bools
+    joined: NDArray[np.int64]
+    outcomes: list[Outcome]
+
+
+def equilibria(net: ExposureNetwork, shock: Shock, on: frozenset[str], *, max_rounds: int) -> CascadeResult:
+    """Find the equilibrium with the greatest prices and the one with the least; return the former, with the latter."""
+    from netcontagion.margining._result import close
+
+    check_isotone(net, shock, on)
+    states = [open_state(net, shock, switches=on) for _ in range(2)]
+    rounding = (len(net.book.deposited) + 64) * 2.0**-52  # sums of as many terms, and a few operations more
+    book = _book(states[0], rounding, liquidates="liquidation" in on)
+    outer = _fall(book, np.ones(len(book.accounts), dtype=bool), rounding, max_rounds)
+    upper, rise = (_rise(book, tilt, max_rounds) for tilt in (-rounding, 0.0))
+    fall = _fall(book, outer.state.chosen, 0.0, max_rounds)
+    sets = (rise.state, _in_rounds(fall.state, rise.state))
+    plays = [_play(state, book, found, on) for state, found in zip(states, sets, strict=True)]
+    ends = [_ending(play, (outer, upper, rise, fall)) for play in plays]
+    greatest, least = (close(*pair, mode="equilibrium", seed=None) for pair in zip(plays, ends, strict=True))
+    bounds = Bounds(*(one.state.outcomes[-1].marks for one in (outer, upper)))
+    return replace(greatest, least=replace(least, which="least"), bounds=bounds)
+
+
+# what makes the map isotone -----------------------------------------------------------------------------------------
+
+
+def check_isotone(net: ExposureNetwork, shock: Shock, on: frozenset[str]) -> None:
+    """Refuse a network in which closing one account can save another, naming the rule, the table and the row."""
+    wrong = [*_active_rules(net)]
+    depth = net.book.book_depth * shock.depth_factor
+    if "impact" in on:
+        wrong += [*_moving_debts(net, depth), *_moving_funds(net, depth)]
+    if "liquidation" in on:
+        wrong += _answers(net, shock, on)
+    if wrong:
+        message = "no equilibrium is computed where closing one account can save another (mode='sequential' runs it): "
+        raise ContagionError(message + "; ".join(wrong))
+
+
+def _active_rules(net: ExposureNetwork) -> Iterator[str]:
+    names = net.columns("exchanges")["rulebook"]
+    for label, name in zip(net.labels("exchanges").tolist(), names, strict=True):
+        if found := only_closes_out(rulebook(name)):
+            yield f"exchange {label!r}, rulebook {name!r}: {', '.join(found)}"
+
+
+def _moving_debts(net: ExposureNetwork, depth: NDArray[np.float64]) -> Iterator[str]:
+    book = net.book
+    rows = np.flatnonzero(book.borrowed > 0)
+    rows = rows[np.isfinite(depth[book.market_book[book.balance_market[rows]]])]
+    market, first = np.unique(book.balance_market[rows], return_index=True)
+    for m, row in zip(market.tolist(), rows[first].tolist(), strict=True):
+        exchange, asset = net.labels("exchanges")[book.market_exchange[m]], net.labels("assets")[book.market_asset[m]]
+        account = net.labels("accounts")[book.balance_account[row]]
+        yield (
+            f"balances, exchange {exchange!r}: account {account!r} borrowed {book.borrowed[row]:.6g} {asset!r}, whose "
+            f"depth is {depth[book.market_book[m]]:.6g}, so that repaying lifts its price; leave its depth empty"
+        )
+
+
+def _moving_funds(net: ExposureNetwork, depth: NDArray[np.float64]) -> Iterator[str]:
+    table = net.columns("exchanges")
+    asset = table["insurance_asset"]
+    moves = (table["insurance_fund"] > 0) & (asset >= 0)
+    moves[moves] = np.isfinite(depth[asset[moves]])
+    for place in np.flatnonzero(moves).tolist():
+        kept, label = net.labels("assets")[asset[place]], net.labels("exchanges")[place]
+        yield f"exchanges, {label!r}: the insurance_fund is sold in {kept!r}, whose price moves; keep it in money"
+
+
+def _answers(net: ExposureNetwork, shock: Shock, on: frozenset[str]) -> Iterator[str]:
+    """Owners who can answer: all or nothing, so that a lower price may leave for one account what another needed."""
+    size, account, book = len(net.labels("traders")), net.columns("accounts")["trader"], net.book
+    owes = np.bincount(account[book.balance_account[book.borrowed > 0]], minlength=size) > 0
+    able = owes & (net.columns("traders")["policy"] != "passive") & ~shock.defaulted(net)
+    wallet = net.columns("wallets")
+    purse = np.bincount(wallet["trader"][wallet["units"] > 0], minlength=size) > 0
+    several = np.bincount(account, minlength=size) > 1
+    for channel, means, what in (("top_up", purse, "a wallet"), ("withdrawal", several, "several accounts")):
+        who = np.flatnonzero(able & means)
+        if channel in on and len(who):
+            label, more = net.labels("traders")[who[0]], f" and {len(who) - 1} more" if len(who) > 1 else ""
+            yield f"channel {channel!r}: trader {label!r}{more} answers calls out of {what}; leave it out of channels"
+
+
+# the two ends -------------------------------------------------------------------------------------------------------
+
+
+def _book(state: Live, rounding: float, *, liquidates: bool) -> Book:
+    """Lay out the accounts that are called when all are closed; the others, and others@, never are."""
+    named = len(state.net.labels("accounts")) - state.net.derived("accounts")
+    order = state.overlay.index.order
+    everybody = Book.of(state, np.sort(order[order < named]).astype(np.int64), liquidates=liquidates)
+    low = everybody.after(np.ones(len(everybody.accounts), dtype=bool), rounding).called
+    return everybody.only(low, liquidates=liquidates)
+
+
+def _rise(book: Book, tilt: float, max_rounds: int) -> Ending[_Found]:
+    """Close whoever is called, from nobody on: the smallest set, with the greatest prices."""
+    size = len(book.accounts)
+
+    def step(found: _Found) -> tuple[_Found, float, Status | None]:
+        outcome = book.after(found.chosen, tilt)
+        new = outcome.called & ~found.chosen
+        number = len(found.outcomes)
+        joined = np.where(new, number, found.joined)
+        after = _Found(found.chosen | new, joined, [*found.outcomes, outcome])
+        return after, float(new.sum()), None if new.any() else Status.SETTLED
+
+    return iterate(step, _Found(np.zeros(size, dtype=bool), np.full(size, -1), []), max_rounds=max_rounds)
+
+
+def _fall(book: Book, chosen: Bools, tilt: float, max_rounds: int) -> Ending[_Found]:
+    """Spare whoever is not called, from all of ``chosen`` on: the largest set, with the least prices."""
+
+    def step(found: _Found) -> tuple[_Found, float, Status | None]:
+        outcome = book.after(found.chosen, tilt)
+        spared = found.chosen & ~outcome.called
+        after = _Found(found.chosen & ~spared, found.joined, [outcome])
+        return after, float(spared.sum()), None if spared.any() else Status.SETTLED
+
+    return iterate(step, _Found(chosen, np.full(len(chosen), -1), []), max_rounds=max_rounds)
+
+
+def _in_rounds(fall: _Found, rise: _Found) -> _Found:
+    """Give the larger set the rounds of the smaller one; all others join after it at once: they call each other."""
+    last = int(rise.joined.max(initial=-1)) + 1
+    joined = np.where(fall.chosen & ~rise.chosen, last, rise.joined)
+    return _Found(fall.chosen, joined, [*rise.outcomes[:last], *fall.outcomes])
+
+
+# the run that leads there -------------------------------------------------------------------------------------------
+
+
+def _play(state: Live, book: Book, found: _Found, on: frozenset[str]) -> Play:
+    """Post calls, close-outs at the one average price of each book, and losses, as a run with rounds."""
+    from netcontagion.margining._cascade import Play
+
+    play = Play(state, on, "worst_first", np.random.default_rng(0), Events())
+    codes = book.accounts[found.chosen]
+    play.open(np.setdiff1d(codes, state.overlay.accounts))
+    order = np.argsort(state.overlay.accounts)
+    seat = order[np.searchsorted(state.overlay.accounts, codes, sorter=order)]
+    joined, board = found.joined[found.chosen], state.board
+    average = found.outcomes[-1].average
+    state.board = board._replace(markets=_with(board.markets, shocked=average), books=_with(board.books, depth=np.inf))
+    last = int(joined.max(initial=-1)) + 1
+    for number in range(last):
+        outcome = found.outcomes[number]
+        now = np.flatnonzero(joined == number)
+        health = outcome.health[found.chosen][now]
+        order = np.lexsort((codes[now], health))
+        play.events.open_round(number)
+        _, largest = account_health(seat[now[order]], state.accounts, state.entries, state.markets, outcome.marks)
+        play.note_calls(seat[now[order]], health[order], largest, number)
+        moved = _close(play, seat[now[order]], health[order], average) if "liquidation" in on else 0
+        play.note_round(number, outcome.marks, 0, moved)
+    state.board = state.board._replace(markets=board.markets, books=_with(state.board.books, depth=board.books.depth))
+    _share_losses(play, last)
+    return play
+
+
+def _close(play: Play, seats: NDArray[np.int64], health: NDArray[np.float64], average: NDArray[np.float64]) -> int:
+    """Close accounts at the average prices, and write off what these do not repay; return how many were closed."""
+    moved = play.liquidate(seats, health, average)
+    play.write_off(seats, average)
+    return moved
+
+
+def _share_losses(play: Play, number: int) -> None:
+    """Run the holes of all close-outs together through the waterfalls, in a last round."""
+    state = play.state
+    marks, state.marks_outside = state.marks(), state.asset_prices()
+    play.events.open_round(number)
+    play.bear_losses(marks)
+    play.note_round(number, marks, 0, 0)
+
+
+def _with(table: Any, **columns: Any) -> Any:
+    """Return a copy of a table with other columns."""
+    copy = table.copy()
+    for name, values in columns.items():
+        copy[name] = values
+    return copy
+
+
+def _ending(play: Play, searches: Iterable[Ending[_Found]]) -> Ending[int]:
+    """Say whether the searches settled, and whether somebody is left whom nobody closes."""
+    state, rounds = play.state, len(play.rounds)
+    wrong = [one.status for one in searches if not one.status.settled]
+    seats = np.flatnonzero(play.notes["called"][: len(state.overlay.accounts)])
+    health, _ = account_health(seats, state.accounts, state.entries, state.markets, state.marks())
+    left = called(health) | ((state.accounts.forced[seats] > 0) & np.isfinite(health))
+    status = wrong[0] if wrong else Status.EXHAUSTED if left.any() else Status.SETTLED
+    return Ending(rounds, rounds, status, float(left.sum()))

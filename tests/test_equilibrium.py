@@ -1,0 +1,390 @@
+"""Joint equilibria of prices, close-outs and losses, where closing an account can save none."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_cascade_fixed_point import build, least_fixed_point, markets
+from test_cascade_laws import check
+
+import netcontagion as nc
+from netcontagion.clearing import fire_sale
+
+CASES = {
+    case["name"]: case
+    for case in json.loads((Path(__file__).parent / "references" / "fire_sale.json").read_text(encoding="utf-8"))["cases"]
+}
+NOBODY_ANSWERS = ("liquidation", "impact")
+SEEDS = st.integers(0, 2**32 - 1)
+LAYERS = ("insurance_fund_used", "equity_used", "socialised", "uncovered")
+
+
+def solve(net, shock, **options):
+    run = nc.cascade(net, shock, mode="equilibrium", channels=NOBODY_ANSWERS, **options)
+    for one in (run, run.least):
+        check(one)
+        assert one.status.settled
+    bounds = run.gap
+    assert (bounds["lower"] <= bounds["least"]).all()
+    assert (bounds["least"] <= bounds["greatest"] * (1 + 1e-15)).all()
+    assert (bounds["greatest"] <= bounds["upper"]).all()
+    return run
+
+
+def gone(run):
+    return set(run.accounts.index[run.accounts["liquidated"]])
+
+
+def ten_accounts():
+    names = [f"k{i}" for i in range(10)]
+    return nc.ExposureNetwork(
+        exchanges={"exchange": ["X"], "rulebook": ["closeout"]},
+        assets={"asset": ["ETH", "USD"], "price": [1.0, 1.0], "depth": [50.0, math.inf]},
+        markets={"exchange": ["X", "X"], "asset": ["ETH", "USD"], "liquidation_threshold": [0.8, 0.0]},
+        balances={"account": names * 2, "asset": ["ETH"] * 10 + ["USD"] * 10,
+                  "deposited": [1.0] * 10 + [0.0] * 10, "borrowed": [0.0] * 10 + [0.9 * 0.8] * 10},
+    )  # fmt: skip
+
+
+# published and closed-form numbers ----------------------------------------------------------------------------------
+
+
+def test_a_cascade_that_did_not_happen_stands_beside_one_that_did():
+    """Ten accounts with trigger 0.9, a unit each, price 0.95 exp(-0.02 Q)."""
+    run = solve(ten_accounts(), nc.Shock.price({"ETH": -0.05}))
+    assert run.assets.loc["ETH", "price"] == pytest.approx(0.95, rel=1e-15)
+    assert run.least.assets.loc["ETH", "price"] == pytest.approx(0.7777942154240827, rel=1e-14)
+    assert (len(gone(run)), len(gone(run.least))) == (0, 10)
+    np.testing.assert_allclose(run.gap.loc[("X", "ETH")], [0.95, 0.7777942154240827, 0.7777942154240827, 0.95])
+    facts = run.summary()
+    assert (facts["liquidated"], facts["liquidated, least"]) == (0, 10)
+    assert facts["lowest mark, least over greatest"] == pytest.approx(math.exp(-0.2))
+    assert "10 liquidated" in repr(run)
+    assert run.least.least is None
+    fills = run.least.events.query("type == 'sale'")
+    assert fills["price"].to_numpy() == pytest.approx(np.full(10, 0.95 * (1 - math.exp(-0.2)) / 0.2))
+    assert nc.cascade(ten_accounts(), nc.Shock.price({"ETH": -0.05})).gap is None
+
+
+def test_a_shock_to_the_trigger_leaves_one_equilibrium():
+    run = solve(ten_accounts(), nc.Shock.price({"ETH": -0.11}))
+    assert gone(run) == gone(run.least)
+    assert len(gone(run)) == 10
+    assert run.gap["lower"].to_numpy() == pytest.approx(run.gap["upper"].to_numpy(), rel=1e-12)
+
+
+def test_health_of_exactly_one_is_in_the_greatest_equilibrium():
+    """0.9 x 0.8 against a debt of 0.72 passes; a price lower by 1e-9 does not."""
+    assert not gone(solve(ten_accounts(), nc.Shock.price({"ETH": -0.1})))
+    assert len(gone(solve(ten_accounts(), nc.Shock.price({"ETH": -0.1 - 1e-9})))) == 10
+
+
+def test_two_banks_sell_everything_in_default():
+    """Caccioli, Shrestha, Moore, Farmer (2014): who defaults sells all, p = exp(-alpha x), alpha = 1.0536."""
+    case = CASES["firesale_exponential_2banks"]
+    held, given_ = np.array(case["inputs"]["holdings"], dtype=float), case["inputs"]
+    debt = held.sum(axis=1) - given_["equity"]
+    threshold, depth = np.full(3, 1 - 1e-9), held.sum(axis=0) / given_["alpha"]
+    net = build(held, debt, np.ones(3), threshold, depth, np.random.default_rng(0))
+    run = solve(net, nc.Shock.price({f"a{j}": -fall for j, fall in enumerate(given_["shock"])}))
+    np.testing.assert_allclose(run.assets["price"].drop("USD"), case["expected"]["final_price"], rtol=1e-9)
+    waves = [[int(k) for k in wave] for wave in case["expected"]["default_order"]]
+    found = run.accounts["first_round"]
+    assert [[k for k in range(2) if found[f"k{k}"] == number] for number in range(2)] == waves
+
+
+# the slow twin ------------------------------------------------------------------------------------------------------
+
+ASSETS = ("a0", "a1", "USD", "DAI")  # the first two have impact, the others are borrowed
+PLACE = {name: place for place, name in enumerate(ASSETS)}
+
+
+def random_case(rng):
+    size = int(rng.integers(3, 8))
+    price, threshold = np.append(rng.uniform(1, 20, 2), [1.0, 1.1]), np.append(rng.uniform(0.6, 0.9, 2), [0.9, 0.0])
+    if rng.random() < 0.5:
+        threshold[3] = 0.85
+    held = rng.exponential(10, (size, 4)) * (rng.random((size, 4)) < [0.6, 0.6, 0.4, 0.3]) / price
+    held[:, 0] += rng.exponential(2, size)
+    owed = np.zeros((size, 4))
+    owed[:, 2:] = rng.dirichlet([1, 1], size) * (rng.random((size, 1)) < 0.8)
+    owed[:, 3] *= rng.random(size) < 0.5
+    backing = (held * price * threshold).sum(axis=1)
+    owed *= (backing / np.maximum(owed @ price, 1e-12) / rng.uniform(0.95, 1.6, size))[:, None]
+    return {
+        "held": held, "owed": owed, "price": price, "threshold": threshold,
+        "depth": held[:, :2].sum(axis=0) * rng.uniform(0.6, 6) + 1e-3,
+        "exchange": rng.integers(0, 2, size),
+        "equity": rng.exponential(2, 2) * (rng.random(2) < 0.6), "fund": rng.exponential(1, 2) * (rng.random(2) < 0.6),
+        "fall": rng.uniform(0.0, 0.5, 2), "out": bool(rng.random() < 0.15), "default": bool(rng.random() < 0.2),
+    }  # fmt: skip
+
+
+def network(case):
+    size = len(case["held"])
+    cells = [c for c in itertools.product(range(size), range(4)) if case["held"][c] > 0 or case["owed"][c] > 0]
+    return nc.ExposureNetwork(
+        exchanges={"exchange": ["X", "Y"], "rulebook": ["closeout"] * 2, "equity": case["equity"],
+                   "insurance_fund": case["fund"], "insurance_asset": ["DAI", None]},
+        assets={"asset": list(ASSETS), "price": case["price"], "depth": [*case["depth"], math.inf, math.inf]},
+        markets={"exchange": ["X"] * 4 + ["Y"] * 4, "asset": list(ASSETS) * 2,
+                 "liquidation_threshold": [*case["threshold"]] * 2},
+        accounts={"account": [f"k{k}" for k in range(size)], "trader": [f"t{k}" for k in range(size)],
+                  "exchange": ["XY"[v] for v in case["exchange"]]},
+        balances={"account": [f"k{k}" for k, _ in cells], "asset": [ASSETS[j] for _, j in cells],
+                  "deposited": [case["held"][c] for c in cells], "borrowed": [case["owed"][c] for c in cells]},
+    )  # fmt: skip
+
+
+def shock_of(case):
+    shock = nc.Shock.price({"a0": -case["fall"][0], "a1": -case["fall"][1]})
+    if case["out"]:
+        shock = shock + nc.Shock.outage("Y")
+    return shock + nc.Shock.default("t0") if case["default"] else shock
+
+
+def follow(case, book, chosen):
+    """Prices, deficits, layers and healths when the chosen accounts are closed, account by account.
+
+    ``book`` holds the deposits of the derived lenders by exchange and asset.
+    """
+    size = len(case["held"])
+    price = case["price"].copy()
+    price[:2] *= 1 - case["fall"]
+    closed = [k for k in chosen if not (case["out"] and case["exchange"][k] == 1)]
+    end, mean = price.copy(), price.copy()
+    for j in range(2):
+        units = sum(case["held"][k, j] for k in closed)
+        if units:
+            z = units / case["depth"][j]
+            end[j], mean[j] = price[j] * math.exp(-z), price[j] * (1 - math.exp(-z)) / z
+    missing, deficit, supply = np.zeros((2, 4)), np.zeros(size), book.copy()
+    for k in range(size):
+        supply[case["exchange"][k]] += np.where((k in closed) & (case["threshold"] > 0), 0.0, case["held"][k])
+    for k in closed:
+        cash = sum(case["held"][k, j] * mean[j] for j in range(4) if case["threshold"][j] > 0)
+        for j in sorted(range(4), key=lambda j: -case["owed"][k, j] * price[j]):
+            due = case["owed"][k, j] * price[j]
+            unpaid = max(due - cash, 0.0)
+            cash = max(cash - due, 0.0)
+            missing[case["exchange"][k], j] += unpaid
+            deficit[k] += unpaid
+    asked, used = np.zeros((2, 4)), np.zeros((2, 4))
+    for v in range(2):
+        fund = case["fund"][v] * (price[3] if v == 0 else 1.0)
+        for layer, pool in enumerate((fund, case["equity"][v])):
+            for j in (3, 2):  # by asset
+                paid = min(pool, missing[v, j])
+                pool -= paid
+                missing[v, j] -= paid
+                used[v, layer] += paid
+        for j in range(4):
+            worth = supply[v, j] * price[j]
+            paid = min(worth, missing[v, j])
+            asked[v, j] = missing[v, j]
+            used[v, 2] += paid
+            used[v, 3] += missing[v, j] - paid
+    health = np.full(size, math.inf)
+    for k in range(size):
+        debt = sum(case["owed"][k, j] * price[j] for j in range(4))
+        if debt > 0:
+            backing, v = 0.0, case["exchange"][k]
+            for j in range(4):
+                stays = supply[v, j] + (case["held"][k, j] if k in closed and case["threshold"][j] > 0 else 0.0)
+                share = max(1 - asked[v, j] / (stays * price[j]), 0.0) if asked[v, j] > 0 and stays > 0 else 1.0
+                backing += case["held"][k, j] * share * end[j] * case["threshold"][j]
+            health[k] = backing / debt
+    return end, deficit, used, health
+
+
+def all_equilibria(case, net):
+    """Every set of accounts that is the set of those called when it is closed, by trying all sets; None near ties."""
+    size = len(case["held"])
+    book = np.zeros((2, 4))
+    table = net.balances.reset_index()
+    for account, asset, units in zip(table["account"], table["asset"], table["deposited"], strict=True):
+        if account.startswith("others@"):
+            book["XY".index(account[-1]), PLACE[asset]] += units
+    found = {}
+    for bits in itertools.product((False, True), repeat=size):
+        chosen = frozenset(np.flatnonzero(bits).tolist())
+        end, deficit, used, health = follow(case, book, sorted(chosen))
+        if np.abs(health - 1).min() < 1e-9:
+            return None
+        low = {k for k in range(size) if health[k] < 1 or (case["default"] and k == 0 and health[k] < math.inf)}
+        if low == chosen:
+            found[chosen] = (end, deficit, used)
+    return found
+
+
+def cases(count, seed):
+    rng = np.random.default_rng(seed)
+    while count:
+        case = random_case(rng)
+        net = network(case)
+        found = all_equilibria(case, net)
+        if found is not None:
+            count -= 1
+            yield case, net, found
+
+
+def test_both_ends_agree_with_a_search_of_all_sets():
+    several = cut = waves = 0
+    for case, net, found in cases(150, 5):
+        run = solve(net, shock_of(case))
+        least_set, greatest_set = min(found, key=len), max(found, key=len)
+        assert all(least_set <= one <= greatest_set for one in found)
+        for one, chosen in ((run, least_set), (run.least, greatest_set)):
+            end, deficit, used = found[chosen]
+            assert set(np.flatnonzero(one.accounts["called"].to_numpy()[: len(deficit)])) == set(chosen)
+            np.testing.assert_allclose(one.assets["price"], end[[PLACE[a] for a in one.assets.index]], rtol=1e-12)
+            np.testing.assert_allclose(one.accounts["deficit"].to_numpy()[: len(deficit)], deficit, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(one.exchanges[list(LAYERS)], used, rtol=1e-9, atol=1e-9)
+        several += len(least_set) < len(greatest_set)
+        cut += used[:, 2].sum() > 0
+        waves += len(run.rounds) > 2
+    assert min(several, cut, waves) > 15
+
+
+def test_nobody_left_below_health_one_unless_the_exchange_is_out():
+    for case, net, _ in cases(60, 6):
+        run = solve(net, shock_of(case))
+        for one in (run, run.least):
+            table = one.accounts
+            below = table.index[(table["health"] < 1 - 1e-9)]
+            assert case["out"] or not len(below)
+            assert set(below) <= set(table.index[table["called"] & (table["exchange"] == "Y")])
+            assert one.status is (nc.Status.SETTLED if not len(below) else nc.Status.EXHAUSTED)
+
+
+# equilibrium and sequential runs ------------------------------------------------------------------------------------
+
+
+def test_greatest_equilibrium_has_the_prices_and_the_set_of_a_run_in_sequence():
+    """Who is closed follows from prices alone; only what each one is paid depends on the order."""
+    differ = 0
+    for (held, debt, price, threshold, depth), fall, (least, prices), rng in markets(80, 3):
+        net = build(held, debt, price, threshold, depth, rng)
+        shock = nc.Shock.price({f"a{j}": -fall[j] for j in range(len(fall))})
+        run, other = solve(net, shock), nc.cascade(net, shock, channels=NOBODY_ANSWERS)
+        assert gone(run) == gone(other) == {f"k{k}" for k in least}
+        np.testing.assert_allclose(run.assets["price"].drop("USD"), prices, rtol=1e-12)
+        np.testing.assert_allclose(run.assets["price"], other.assets["price"], rtol=1e-12)
+        np.testing.assert_allclose(run.losses.loc[:, "market"].sum(), other.losses.loc[:, "market"].sum(), atol=1e-9)
+        differ += abs(run.exchanges["deficit"].sum() - other.exchanges["deficit"].sum()) > 1e-6
+    assert differ > 5
+
+
+def test_equal_accounts_leave_no_more_bad_debt_at_the_average_than_in_sequence():
+    """Sum of (D - V_k)^+ over equal debts is least where all V_k are equal (Jensen)."""
+    strict = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        size = int(rng.integers(2, 9))
+        held, debt = np.full((size, 1), rng.uniform(1, 5)), np.full(size, 1.0)
+        debt *= held[0, 0] * rng.uniform(0.6, 0.79)
+        net = build(held, debt, np.ones(1), np.array([0.8]), np.array([held.sum() * rng.uniform(1, 8)]), rng)
+        shock = nc.Shock.price({"a0": -float(rng.uniform(0.2, 0.35))})
+        equal, other = solve(net, shock), nc.cascade(net, shock, channels=NOBODY_ANSWERS)
+        ours, theirs = equal.exchanges["deficit"].sum(), other.exchanges["deficit"].sum()
+        assert ours <= theirs * (1 + 1e-12) + 1e-12
+        strict += ours < theirs * (1 - 1e-9)
+    assert strict > 10
+
+
+def test_unequal_accounts_can_leave_more_bad_debt_at_the_average_than_in_sequence():
+    """In sequence the weak account sells first, at better prices; the strong one bears the fall out of its surplus."""
+    net = build(np.array([[10.0], [10.0]]), np.array([7.9, 7.0]), np.ones(1), np.array([0.8]), np.array([60.0]),
+                np.random.default_rng(0))  # fmt: skip
+    shock = nc.Shock.price({"a0": -0.13})
+    run, other = solve(net, shock), nc.cascade(net, shock, channels=NOBODY_ANSWERS)
+    assert gone(run) == gone(other) == {"k0", "k1"}
+    z = 10 / 60
+    first, both = 0.87 * 60 * (1 - math.exp(-z)), 0.87 * 30 * (1 - math.exp(-2 * z))
+    assert other.exchanges["deficit"].sum() == pytest.approx(7.0 - first * math.exp(-z))
+    assert run.exchanges["deficit"].sum() == pytest.approx(7.9 - both)
+    assert 7.9 - both > 7.0 - first * math.exp(-z) > 0 > 7.9 - first
+
+
+# monotone -----------------------------------------------------------------------------------------------------------
+
+
+def outcome(case, shock):
+    run = solve(network(case), shock)
+    return [
+        (gone(one), one.assets["price"].to_numpy(), one.exchanges["deficit"].to_numpy(), one.exchanges["loss"].to_numpy())
+        for one in (run, run.least)
+    ]
+
+
+def assert_worse(before, after):
+    for (set_0, price_0, deficit_0, _), (set_1, price_1, deficit_1, _) in zip(before, after, strict=True):
+        assert set_0 <= set_1
+        assert (price_1 <= price_0 * (1 + 1e-12)).all()
+        assert (deficit_1 >= deficit_0 * (1 - 1e-9) - 1e-9).all()
+
+
+def calm(seed):
+    case = random_case(np.random.default_rng(seed))
+    return case | {"default": False}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(SEEDS, st.floats(0.0, 0.3))
+def test_a_larger_shock_is_worse(seed, more):
+    case = calm(seed)
+    larger = case | {"fall": 1 - (1 - case["fall"]) * (1 - more)}
+    assert_worse(outcome(case, shock_of(case)), outcome(larger, shock_of(larger)))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(SEEDS, st.floats(0.1, 1.0))
+def test_a_thinner_book_is_worse(seed, factor):
+    case = calm(seed)
+    shock = shock_of(case)
+    assert_worse(outcome(case, shock), outcome(case, shock + nc.Shock.depth(factor)))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(SEEDS, st.floats(0.5, 1.0), st.booleans())
+def test_less_margin_is_worse(seed, factor, by_threshold):
+    """More debt in what is owed, or a lower threshold: either calls sooner. The lenders' supply stays the same."""
+    case = calm(seed)
+    lenders = case | {"held": np.vstack([case["held"], np.diag([0, 0, 1e3, 1e3])[2:], np.diag([0, 0, 1e3, 1e3])[2:]]),
+                      "owed": np.vstack([case["owed"], np.zeros((4, 4))]),
+                      "exchange": np.append(case["exchange"], [0, 0, 1, 1])}  # fmt: skip
+    if by_threshold:
+        accepted = lenders["threshold"] > 0
+        thinner = lenders | {"threshold": np.where(accepted, np.maximum(lenders["threshold"] * factor, 0.01), 0.0)}
+    else:
+        thinner = lenders | {"owed": lenders["owed"] / factor}
+    assert_worse(outcome(lenders, shock_of(lenders)), outcome(thinner, shock_of(thinner)))
+
+
+@pytest.mark.parametrize("falls", [(0.1736, 0.1836), (0.15, 0.1736)])
+def test_books_in_which_a_larger_shock_lowers_bad_debt_in_sequence_are_monotone_here(falls):
+    """The book of the counterexample under sequential fills."""
+    held, debt = np.array([[14.0], [8.0]]), np.array([9.2, 5.3])
+    net = build(held, debt, np.ones(1), np.array([0.8]), np.array([29.0]), np.random.default_rng(0))
+    less, more = (solve(net, nc.Shock.price({"a0": -fall})).exchanges["deficit"].sum() for fall in falls)
+    assert less <= more
+
+
+def test_more_margin_on_one_account_lowers_bad_debt_where_it_raises_it_in_sequence():
+    debts = [np.array([8.8, 2.3]), np.array([8.8, 2.185])]
+    found, in_sequence = [], []
+    for debt in debts:
+        net = build(np.array([[12.0], [3.0]]), debt, np.ones(1), np.array([0.8]), np.array([50.0]),
+                    np.random.default_rng(0))  # fmt: skip
+        shock = nc.Shock.price({"a0": -0.1})
+        found.append(solve(net, shock).exchanges["deficit"].sum())
+        in_sequence.append(nc.cascade(net, shock, channels=NOBODY_ANSWERS).exchanges["deficit"].sum())
+    assert in_sequence[0] < in_sequence[1]
+    assert found[0] >= found[1]
