@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_cascade_fixed_point import build, least_fixed_point, markets
+from test_cascade_fixed_point import build, markets
 from test_cascade_laws import check
 
 import netcontagion as nc
 from netcontagion.clearing import fire_sale
 
-CASES = {
-    case["name"]: case
-    for case in json.loads((Path(__file__).parent / "references" / "fire_sale.json").read_text(encoding="utf-8"))["cases"]
-}
+REFERENCES = json.loads((Path(__file__).parent / "references" / "fire_sale.json").read_text(encoding="utf-8"))
+CASES = {case["name"]: case for case in REFERENCES["cases"]}
 NOBODY_ANSWERS = ("liquidation", "impact")
 SEEDS = st.integers(0, 2**32 - 1)
 LAYERS = ("insurance_fund_used", "equity_used", "socialised", "uncovered")
@@ -51,6 +49,15 @@ def ten_accounts():
         balances={"account": names * 2, "asset": ["ETH"] * 10 + ["USD"] * 10,
                   "deposited": [1.0] * 10 + [0.0] * 10, "borrowed": [0.0] * 10 + [0.9 * 0.8] * 10},
     )  # fmt: skip
+
+
+def altered(**changes):
+    kept = ("exchanges", "assets", "markets", "balances")
+    tables = {name: getattr(ten_accounts(), name).reset_index() for name in kept}
+    tables["balances"] = tables["balances"].query("not account.str.startswith('others@')")
+    for name, columns in changes.items():
+        tables[name] = tables[name].assign(**columns) if name in tables else columns
+    return nc.ExposureNetwork(**tables)
 
 
 # published and closed-form numbers ----------------------------------------------------------------------------------
@@ -181,8 +188,7 @@ def follow(case, book, chosen):
         fund = case["fund"][v] * (price[3] if v == 0 else 1.0)
         for layer, pool in enumerate((fund, case["equity"][v])):
             for j in (3, 2):  # by asset
-                paid = min(pool, missing[v, j])
-                pool -= paid
+                paid = min(pool - used[v, layer], missing[v, j])
                 missing[v, j] -= paid
                 used[v, layer] += paid
         for j in range(4):
@@ -237,7 +243,7 @@ def cases(count, seed):
 
 def test_both_ends_agree_with_a_search_of_all_sets():
     several = cut = waves = 0
-    for case, net, found in cases(150, 5):
+    for case, net, found in cases(100, 5):
         run = solve(net, shock_of(case))
         least_set, greatest_set = min(found, key=len), max(found, key=len)
         assert all(least_set <= one <= greatest_set for one in found)
@@ -245,16 +251,17 @@ def test_both_ends_agree_with_a_search_of_all_sets():
             end, deficit, used = found[chosen]
             assert set(np.flatnonzero(one.accounts["called"].to_numpy()[: len(deficit)])) == set(chosen)
             np.testing.assert_allclose(one.assets["price"], end[[PLACE[a] for a in one.assets.index]], rtol=1e-12)
-            np.testing.assert_allclose(one.accounts["deficit"].to_numpy()[: len(deficit)], deficit, rtol=1e-9, atol=1e-9)
+            own = one.accounts["deficit"].to_numpy()[: len(deficit)]
+            np.testing.assert_allclose(own, deficit, rtol=1e-9, atol=1e-9)
             np.testing.assert_allclose(one.exchanges[list(LAYERS)], used, rtol=1e-9, atol=1e-9)
         several += len(least_set) < len(greatest_set)
         cut += used[:, 2].sum() > 0
         waves += len(run.rounds) > 2
-    assert min(several, cut, waves) > 15
+    assert min(several, cut, waves) > 10
 
 
 def test_nobody_left_below_health_one_unless_the_exchange_is_out():
-    for case, net, _ in cases(60, 6):
+    for case, net, _ in cases(40, 6):
         run = solve(net, shock_of(case))
         for one in (run, run.least):
             table = one.accounts
@@ -270,7 +277,7 @@ def test_nobody_left_below_health_one_unless_the_exchange_is_out():
 def test_greatest_equilibrium_has_the_prices_and_the_set_of_a_run_in_sequence():
     """Who is closed follows from prices alone; only what each one is paid depends on the order."""
     differ = 0
-    for (held, debt, price, threshold, depth), fall, (least, prices), rng in markets(80, 3):
+    for (held, debt, price, threshold, depth), fall, (least, prices), rng in markets(50, 3):
         net = build(held, debt, price, threshold, depth, rng)
         shock = nc.Shock.price({f"a{j}": -fall[j] for j in range(len(fall))})
         run, other = solve(net, shock), nc.cascade(net, shock, channels=NOBODY_ANSWERS)
@@ -319,13 +326,12 @@ def test_unequal_accounts_can_leave_more_bad_debt_at_the_average_than_in_sequenc
 def outcome(case, shock):
     run = solve(network(case), shock)
     return [
-        (gone(one), one.assets["price"].to_numpy(), one.exchanges["deficit"].to_numpy(), one.exchanges["loss"].to_numpy())
-        for one in (run, run.least)
+        (gone(one), one.assets["price"].to_numpy(), one.exchanges["deficit"].to_numpy()) for one in (run, run.least)
     ]
 
 
 def assert_worse(before, after):
-    for (set_0, price_0, deficit_0, _), (set_1, price_1, deficit_1, _) in zip(before, after, strict=True):
+    for (set_0, price_0, deficit_0), (set_1, price_1, deficit_1) in zip(before, after, strict=True):
         assert set_0 <= set_1
         assert (price_1 <= price_0 * (1 + 1e-12)).all()
         assert (deficit_1 >= deficit_0 * (1 - 1e-9) - 1e-9).all()
@@ -336,7 +342,7 @@ def calm(seed):
     return case | {"default": False}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SEEDS, st.floats(0.0, 0.3))
 def test_a_larger_shock_is_worse(seed, more):
     case = calm(seed)
@@ -344,7 +350,7 @@ def test_a_larger_shock_is_worse(seed, more):
     assert_worse(outcome(case, shock_of(case)), outcome(larger, shock_of(larger)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SEEDS, st.floats(0.1, 1.0))
 def test_a_thinner_book_is_worse(seed, factor):
     case = calm(seed)
@@ -352,7 +358,7 @@ def test_a_thinner_book_is_worse(seed, factor):
     assert_worse(outcome(case, shock), outcome(case, shock + nc.Shock.depth(factor)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SEEDS, st.floats(0.5, 1.0), st.booleans())
 def test_less_margin_is_worse(seed, factor, by_threshold):
     """More debt in what is owed, or a lower threshold: either calls sooner. The lenders' supply stays the same."""
@@ -388,3 +394,168 @@ def test_more_margin_on_one_account_lowers_bad_debt_where_it_raises_it_in_sequen
         in_sequence.append(nc.cascade(net, shock, channels=NOBODY_ANSWERS).exchanges["deficit"].sum())
     assert in_sequence[0] < in_sequence[1]
     assert found[0] >= found[1]
+
+
+# one model beside another -------------------------------------------------------------------------------------------
+
+
+def test_ends_are_those_of_a_fire_sale_in_which_who_defaults_sells_everything():
+    """A threshold of nearly 1 calls an account where its end value is below its debt: the rule "default"."""
+    several = 0
+    for (held, _, price, _, depth), fall, _, rng in markets(30, 21):
+        debt = (held * price * (1 - fall)).sum(axis=1) / rng.uniform(0.97, 1.3, len(held))
+        net = build(held, debt, price, np.full(len(price), 1 - 1e-12), depth / 5, rng)
+        run = solve(net, nc.Shock.price({f"a{j}": -fall[j] for j in range(len(fall))}))
+        names = [f"k{k}" for k in range(len(held))]
+        for which, one in (("greatest", run), ("least", run.least)):
+            sale = fire_sale(np.zeros((len(held), len(held))), np.zeros(len(held)), held, prices=price * (1 - fall),
+                             depth=depth / 5, external_liabilities=debt, rule="default", which=which)  # fmt: skip
+            np.testing.assert_allclose(one.assets["price"].drop("USD"), sale.prices, rtol=1e-9)
+            np.testing.assert_allclose(one.assets["sold"].drop("USD"), sale.sold, rtol=1e-9, atol=1e-9)
+            paid = debt - one.accounts["deficit"][names].to_numpy()
+            np.testing.assert_allclose(paid, sale.payments, rtol=1e-9)
+        several += len(gone(run)) < len(gone(run.least))
+    assert several > 5
+
+
+def test_nodes_are_cleared_by_the_greatest_payments_and_by_the_least():
+    """Two traders who owe each other 5 and have nothing: both pay, or neither does."""
+    net = altered(
+        traders={"trader": [*(f"k{i}" for i in range(10)), "t1", "t2"]},
+        liabilities={"debtor": ["t1", "t2"], "creditor": ["t2", "t1"], "amount": [5.0, 5.0]},
+    )
+    run = solve(net, nc.Shock.price({"ETH": -0.05}))
+    assert run.clearing.payments[["t1", "t2"]].tolist() == [5.0, 5.0]
+    assert run.least.clearing.payments[["t1", "t2"]].tolist() == [0.0, 0.0]
+
+
+def test_a_trader_can_pay_more_in_the_least_equilibrium():
+    """A closed account is paid the average of the sale, which is above the mark that it is valued at if it stays."""
+    net = nc.ExposureNetwork(
+        exchanges={"exchange": ["X"], "rulebook": ["closeout"]},
+        assets={"asset": ["ETH", "USD"], "price": [1.0, 1.0], "depth": [50.0, math.inf]},
+        markets={"exchange": ["X", "X"], "asset": ["ETH", "USD"], "liquidation_threshold": [0.8, 0.0]},
+        traders={"trader": ["large", "small"], "external_liabilities": [0.0, 0.2]},
+        accounts={"account": ["A", "B"], "trader": ["large", "small"], "exchange": ["X", "X"]},
+        balances={"account": ["A", "A", "B", "B"], "asset": ["ETH", "USD"] * 2, "deposited": [10.0, 0.0, 1.0, 0.0],
+                  "borrowed": [0.0, 7.7, 0.0, 0.8 * 0.77]},
+    )  # fmt: skip
+    run = solve(net, nc.Shock.price({"ETH": -0.05}))
+    assert (gone(run), gone(run.least)) == ({"A"}, {"A", "B"})
+    assert run.clearing.payments["small"] == pytest.approx(0.95 * math.exp(-0.2) - 0.8 * 0.77)
+    assert run.least.clearing.payments["small"] == pytest.approx(0.2)
+
+
+# names, currency, channels ------------------------------------------------------------------------------------------
+
+
+def test_names_and_currency_change_nothing():
+    for number, (case, net, _) in enumerate(cases(12, 9)):
+        order = np.random.default_rng(number).permutation(len(case["held"]))
+        renamed = case | {key: case[key][order] for key in ("held", "owed", "exchange")} | {"default": False}
+        dearer = case | {"price": case["price"] * 8.0, "equity": case["equity"] * 8.0, "default": False}
+        dearer |= {"fund": case["fund"] * [1.0, 8.0]}
+        runs = [solve(network(one), shock_of(one)) for one in (case | {"default": False}, renamed, dearer)]
+        for pick in (lambda run: run, lambda run: run.least):
+            one, other, money = (pick(run) for run in runs)
+            size = len(order)
+            np.testing.assert_allclose(other.markets["mark"], one.markets["mark"], rtol=1e-12)
+            np.testing.assert_allclose(money.markets["mark"], one.markets["mark"] * 8, rtol=1e-12)
+            deficit = one.accounts["deficit"].to_numpy()[:size]
+            np.testing.assert_allclose(other.accounts["deficit"].to_numpy()[:size], deficit[order], atol=1e-9)
+            np.testing.assert_allclose(money.losses, one.losses * 8, rtol=1e-9, atol=1e-8)
+        del net
+
+
+def test_without_liquidation_nothing_is_sold_and_without_impact_nothing_moves():
+    net, shock = ten_accounts(), nc.Shock.price({"ETH": -0.3})
+    still = nc.cascade(net, shock, mode="equilibrium", channels=["impact"])
+    assert (still.accounts["called"].sum(), still.accounts["liquidated"].sum()) == (10, 0)
+    assert still.status is nc.Status.EXHAUSTED
+    deep = nc.cascade(net, shock, mode="equilibrium", channels=["liquidation"])
+    assert deep.accounts["liquidated"].sum() == 10
+    assert deep.assets.loc["ETH", "price"] == pytest.approx(0.7)
+    assert gone(deep) == gone(deep.least)
+    for one in (still, deep):
+        check(one)
+
+
+def test_a_network_without_debt_has_nothing_to_close():
+    exchanges = {"exchange": ["X"], "rulebook": ["closeout"]}
+    net = nc.ExposureNetwork(exchanges=exchanges, assets={"asset": ["ETH"], "price": [1.0]})
+    run = nc.cascade(net, nc.Shock.price({"ETH": -0.5}), mode="equilibrium")
+    assert run.status is nc.Status.SETTLED
+    check(run)
+
+
+def test_rounds_are_those_of_the_search_and_run_out():
+    """A chain in which each account's sale calls the next one."""
+    size = 6
+    debt = 0.8 * np.exp(-np.arange(size) / 50.0 - 1e-4)
+    net = build(np.ones((size, 1)), debt, np.ones(1), np.array([0.8]), np.array([50.0]), np.random.default_rng(0))
+    shock = nc.Shock.price({"a0": -2e-4})
+    run = solve(net, shock)
+    assert run.accounts["first_round"][[f"k{k}" for k in range(size)]].tolist() == list(range(size))
+    assert run.rounds["called"].tolist() == [1] * size + [0]
+    calls, sales = (run.events.query(f"type == '{kind}'") for kind in ("call", "sale"))
+    assert calls["parent"].tolist() == [0, *sales.index[:-1]]
+    with pytest.raises(nc.NotSettledError, match="rounds") as failed:
+        nc.cascade(net, shock, mode="equilibrium", max_rounds=3)
+    assert failed.value.result.status is nc.Status.MAX_ROUNDS
+    check(failed.value.result)
+
+
+# refusals -----------------------------------------------------------------------------------------------------------
+
+
+REFUSED = {
+    "part": (
+        {"exchanges": {"rulebook": "aave_v3_0"}, "markets": {"liquidation_bonus": 0.05, "close_factor": 0.5}},
+        "exchange 'X', rulebook 'aave_v3_0': .*amount.rule = 'close_factor'.*price.rule = 'fixed_spread'",
+    ),
+    "debt": (
+        {"assets": {"depth": [50.0, 1000.0]}},
+        "exchange 'X': account 'k0' borrowed 0.72 'USD', whose depth is 1000",
+    ),
+    "fund": (
+        {"exchanges": {"insurance_fund": 3.0, "insurance_asset": "ETH"}},
+        "exchanges, 'X': the insurance_fund is sold in 'ETH'",
+    ),
+    "wallet": (
+        {"wallets": {"trader": ["k0"], "asset": ["USD"], "units": [1.0]}},
+        "channel 'top_up': trader 'k0' answers calls out of a wallet",
+    ),
+    "accounts": (
+        {"accounts": {"account": [f"k{i}" for i in range(10)], "trader": [*"ttabcdefgh"], "exchange": ["X"] * 10}},
+        "channel 'withdrawal': trader 't' answers calls out of several accounts",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_rules_that_are_not_monotone_are_refused_by_name(name):
+    changes, message = REFUSED[name]
+    with pytest.raises(nc.ContagionError, match=message):
+        nc.cascade(altered(**changes), nc.Shock(), mode="equilibrium")
+
+
+def test_modes_are_named():
+    with pytest.raises(nc.UnknownLabelError, match="equilibrium"):
+        nc.cascade(ten_accounts(), nc.Shock(), mode="equilibrum")
+
+
+def test_top_ups_let_a_larger_shock_save_an_account():
+    """Why they are refused: A takes from the wallet what B would have needed, unless A needs more than there is."""
+    net = nc.ExposureNetwork(
+        exchanges={"exchange": ["X"], "rulebook": ["closeout"]},
+        assets={"asset": ["a", "b", "USD"], "price": [1.0, 1.0, 1.0]},
+        markets={"exchange": ["X"] * 3, "asset": ["a", "b", "USD"], "liquidation_threshold": [0.8, 0.8, 0.0]},
+        accounts={"account": ["A", "B"], "trader": ["t", "t"], "exchange": ["X", "X"]},
+        balances={"account": ["A", "A", "B", "B"], "asset": ["a", "USD", "b", "USD"],
+                  "deposited": [100.0, 0.0, 50.0, 0.0], "borrowed": [0.0, 75.0, 0.0, 39.5]},
+        wallets={"trader": ["t"], "asset": ["USD"], "units": [7.0]},
+    )  # fmt: skip
+    less, more = (nc.cascade(net, nc.Shock.price({"a": -fall, "b": -0.02}), channels=["top_up", "liquidation"])
+                  for fall in (0.10, 0.12))  # fmt: skip
+    assert gone(less) == {"B"}
+    assert gone(more) == {"A"}

@@ -58,36 +58,45 @@ def cascade(
     quantity); debt left without collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance
     fund, equity and suppliers. When nobody acts any more, what nodes owe each other is cleared.
 
+    In mode "equilibrium" all of this happens at once: whoever is below health 1 at the end is closed out, every seller
+    on a book is paid the one average price of all that is sold there, and losses are shared once. Several sets of
+    accounts may call themselves in this way; the result is the equilibrium with the greatest prices, its ``least`` the
+    one with the least, and ``gap`` bounds the marks of all.
+
     Parameters
     ----------
     net : ExposureNetwork
         A network whose exchanges lend (no positions).
     shock : Shock
         What happens from outside.
-    mode : {"sequential"}
-        Sales fill one after the other.
+    mode : {"sequential", "equilibrium"}
+        Sales fill one after the other, or prices, close-outs and losses are solved together. The latter needs rules by
+        which no close-out saves another account: whole accounts sold on the market, debts and insurance funds in assets
+        whose price no sale moves, owners who do not answer (leave "top_up" and "withdrawal" out of ``channels``).
     channels : collection of str, optional
         Behavioural channels that are on, of "top_up", "withdrawal", "liquidation", "impact"; default all.
     priority : {"worst_first", "best_first", "random"}
-        Order in which called accounts respond and are liquidated; ties by account code.
+        Order in which called accounts respond and are liquidated; ties by account code. An equilibrium has none.
     seed : int or numpy Generator, optional
         For ``priority="random"``.
     max_rounds : int
-        Most rounds.
+        Most rounds; of each search, for an equilibrium.
     strict : bool, default True
         Whether an ending that is no answer raises.
 
     Returns
     -------
     CascadeResult
-        Frozen tables, ``status``, ``assumptions``, ``check()``.
+        Frozen tables, ``status``, ``assumptions``, ``check()``; of an equilibrium also ``least`` and ``gap``, and its
+        rounds are those of the search: who is called once the accounts of all rounds before are closed.
 
     Raises
     ------
     NotSettledError
         With ``strict``, when ``max_rounds`` is reached; it carries the result.
     ContagionError
-        The network holds positions, or an exchange with recourse.
+        The network holds positions, or an exchange with recourse; or an equilibrium is asked of rules by which closing
+        one account can save another: every exchange, rulebook, key, balance and owner concerned is named.
 
     References
     ----------
@@ -101,6 +110,20 @@ def cascade(
     >>> run = nc.cascade(net, nc.Shock.price({"ETH": -0.3}, family=True))
     >>> run.status.name
     'SETTLED'
+
+    Ten accounts that no fall of 5 % calls, but that the sale of all ten would:
+
+    >>> names = [f"k{i}" for i in range(10)]
+    >>> net = nc.ExposureNetwork(
+    ...     exchanges={"exchange": ["X"], "rulebook": ["closeout"]},
+    ...     assets={"asset": ["ETH", "USD"], "price": [1.0, 1.0], "depth": [50.0, float("inf")]},
+    ...     markets={"exchange": ["X", "X"], "asset": ["ETH", "USD"], "liquidation_threshold": [0.8, 0.0]},
+    ...     balances={"account": names * 2, "asset": ["ETH"] * 10 + ["USD"] * 10,
+    ...               "deposited": [1.0] * 10 + [0.0] * 10, "borrowed": [0.0] * 10 + [0.72] * 10},
+    ... )
+    >>> run = nc.cascade(net, nc.Shock.price({"ETH": -0.05}), mode="equilibrium")
+    >>> run.gap.loc[("X", "ETH"), ["greatest", "least"]].round(4).tolist()
+    [0.95, 0.7778]
     """
     _check_call(net, shock, mode, priority, max_rounds)
     on = _switches(channels)

@@ -150,7 +150,7 @@ def _prices(sold: Floats, depth: Floats) -> tuple[Floats, Floats]:
 
 
 def _asked_of_suppliers(state: Live, holes: Floats, worth: Floats, less: float) -> Floats:
-    """What the waterfalls ask of the suppliers of each market, who have deposits of some worth there [num]."""
+    """Work out what waterfalls ask of the suppliers of each market, whose deposits have some worth [num]."""
     asked, markets = np.zeros(len(holes)), state.markets
     short = np.flatnonzero(holes > 0)
     for exchange in np.unique(markets.exchange[short]).tolist():

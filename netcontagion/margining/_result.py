@@ -49,6 +49,12 @@ class CascadeResult:
         What was run: ``provenance`` without the hash of the data, which takes a while for a million accounts.
     provenance : dict
         Versions, seed, shock, assets moved, rounds, options, and the sha256 of the network's data.
+    least : CascadeResult or None
+        Of an equilibrium: the one with the least prices. This one has the greatest.
+    bounds : Bounds or None
+        Of an equilibrium: marks between which all equilibria lie, rounding included; ``gap`` has them as a table.
+    which : {"greatest", "least"}
+        Which payments clear what nodes owe each other.
     """
 
     network: ExposureNetwork
