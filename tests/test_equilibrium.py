@@ -16,6 +16,8 @@ from test_cascade_laws import check
 
 import netcontagion as nc
 from netcontagion.clearing import fire_sale
+from netcontagion.margining._supported import only_closes_out
+from netcontagion.network import HEALTH_TOL, rulebook
 
 REFERENCES = json.loads((Path(__file__).parent / "references" / "fire_sale.json").read_text(encoding="utf-8"))
 CASES = {case["name"]: case for case in REFERENCES["cases"]}
@@ -73,7 +75,9 @@ def test_a_cascade_that_did_not_happen_stands_beside_one_that_did():
     facts = run.summary()
     assert (facts["liquidated"], facts["liquidated, least"]) == (0, 10)
     assert facts["lowest mark, least over greatest"] == pytest.approx(math.exp(-0.2))
-    assert "10 liquidated" in repr(run)
+    assert "least      10 liquidated" in repr(run)
+    assert "greatest equilibrium" in repr(run)
+    assert "least equilibrium" in repr(run.least)
     assert run.least.least is None
     fills = run.least.events.query("type == 'sale'")
     assert fills["price"].to_numpy() == pytest.approx(np.full(10, 0.95 * (1 - math.exp(-0.2)) / 0.2))
@@ -91,6 +95,13 @@ def test_health_of_exactly_one_is_in_the_greatest_equilibrium():
     """0.9 x 0.8 against a debt of 0.72 passes; a price lower by 1e-9 does not."""
     assert not gone(solve(ten_accounts(), nc.Shock.price({"ETH": -0.1})))
     assert len(gone(solve(ten_accounts(), nc.Shock.price({"ETH": -0.1 - 1e-9})))) == 10
+
+
+def test_bounds_hold_both_answers_where_rounding_decides():
+    """Health within rounding of where a call begins: nobody knows whether the ten are called by the shock itself."""
+    net = altered(balances={"borrowed": [0.0, 0.8 * 0.95 / (1 - HEALTH_TOL)] * 10})
+    run = solve(net, nc.Shock.price({"ETH": -0.05}))
+    np.testing.assert_allclose(run.gap.loc[("X", "ETH"), ["lower", "upper"]], [0.95 * math.exp(-0.2), 0.95])
 
 
 def test_two_banks_sell_everything_in_default():
@@ -537,6 +548,15 @@ def test_rules_that_are_not_monotone_are_refused_by_name(name):
     changes, message = REFUSED[name]
     with pytest.raises(nc.ContagionError, match=message):
         nc.cascade(altered(**changes), nc.Shock(), mode="equilibrium")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("lending", "amount.rule"), ("maker", "price.rule"), ("perpetual", "health.test"), ("comet", "'frozen'")],
+)
+def test_presets_say_what_keeps_them_out(name, key):
+    assert any(key in found for found in only_closes_out(rulebook(name)))
+    assert only_closes_out(rulebook("closeout")) == ()
 
 
 def test_modes_are_named():

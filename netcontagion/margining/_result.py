@@ -76,7 +76,12 @@ class CascadeResult:
     @functools.cached_property
     def assumptions(self) -> tuple[str, ...]:
         """What was assumed for what the network leaves open."""
-        return _assumptions(self._play)
+        at_once = ("all sellers on a book get one average price, before losses are shared",) if self._joint else ()
+        return (*_assumptions(self._play), *at_once)
+
+    @property
+    def _joint(self) -> bool:
+        return bool(self.facts["mode"] == "equilibrium")
 
     @functools.cached_property
     def _state(self) -> Whole:
@@ -321,7 +326,8 @@ class CascadeResult:
 
         accounts, exchanges, unit = self.accounts, self.exchanges, self.network.numeraire
         seed = self.facts["seed"]
-        head = f"Cascade  {self.shock} | {self.facts['rounds']} rounds, {self.status.name.lower()}"
+        name = f"Cascade, {self.which} equilibrium" if self._joint else "Cascade"
+        head = f"{name}  {self.shock} | {self.facts['rounds']} rounds, {self.status.name.lower()}"
         head += f" | seed {seed}" if seed is not None else ""
         moved = self.facts["assets_moved"]
         helped = accounts["topped_up"] & ~accounts["liquidated"]
@@ -350,7 +356,7 @@ class CascadeResult:
             other = self.least
             lines.append(
                 f"  least      {int(other.accounts['liquidated'].sum()):,} liquidated, bad debt "
-                f"{money(other.exchanges['deficit'].sum())}, marks down to {100 * (self._lowest_ratio - 1):.1f} % below"
+                f"{money(other.exchanges['deficit'].sum())}, marks up to {100 * (1 - self._lowest_ratio):.1f} % lower"
             )
         if self.clearing is not None:
             lines.append(f"  clearing   {int(self._defaulted.sum()):,} nodes default")
