@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._cascade import Play
-    from netcontagion.margining._closed import Outcome
     from netcontagion.margining._result import CascadeResult
     from netcontagion.margining._state import Live
     from netcontagion.network import ExposureNetwork, Shock
@@ -42,11 +41,16 @@ class Bounds(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A set of called accounts, the round of the search in which each one joined it (-1: never), and what followed."""
+    """A set of called accounts, the round of the search in which each one joined it (-1: never), and its health then.
+
+    ``marks`` are those of every round of the search, ``average`` the average prices of the last one, by market.
+    """
 
     chosen: Bools
     joined: NDArray[np.int64]
-    outcomes: list[Outcome]
+    health: NDArray[np.float64]
+    marks: list[NDArray[np.float64]]
+    average: NDArray[np.float64]
 
 
 def equilibria(net: ExposureNetwork, shock: Shock, on: frozenset[str], *, max_rounds: int) -> CascadeResult:
@@ -64,7 +68,7 @@ def equilibria(net: ExposureNetwork, shock: Shock, on: frozenset[str], *, max_ro
     plays = [_play(state, book, found, on) for state, found in zip(states, sets, strict=True)]
     ends = [_ending(play, (outer, upper, rise, fall)) for play in plays]
     greatest, least = (close(*pair, mode="equilibrium", seed=None) for pair in zip(plays, ends, strict=True))
-    bounds = Bounds(*(one.state.outcomes[-1].marks for one in (outer, upper)))
+    bounds = Bounds(*(one.state.marks[-1] for one in (outer, upper)))
     return replace(greatest, least=replace(least, which="least"), bounds=bounds)
 
 
@@ -142,19 +146,23 @@ def _book(state: Live, rounding: float, *, liquidates: bool) -> Book:
     return everybody.only(low, liquidates=liquidates)
 
 
+def _from(book: Book, chosen: Bools) -> _Found:
+    """Start a search from a set of accounts."""
+    size = len(chosen)
+    return _Found(chosen, np.full(size, -1), np.full(size, np.nan), [], book.shocked)
+
+
 def _rise(book: Book, tilt: float, max_rounds: int) -> Ending[_Found]:
     """Close whoever is called, from nobody on: the smallest set, with the greatest prices."""
-    size = len(book.accounts)
 
     def step(found: _Found) -> tuple[_Found, float, Status | None]:
         outcome = book.after(found.chosen, tilt)
         new = outcome.called & ~found.chosen
-        number = len(found.outcomes)
-        joined = np.where(new, number, found.joined)
-        after = _Found(found.chosen | new, joined, [*found.outcomes, outcome])
+        joined, health = np.where(new, len(found.marks), found.joined), np.where(new, outcome.health, found.health)
+        after = _Found(found.chosen | new, joined, health, [*found.marks, outcome.marks], outcome.average)
         return after, float(new.sum()), None if new.any() else Status.SETTLED
 
-    return iterate(step, _Found(np.zeros(size, dtype=bool), np.full(size, -1), []), max_rounds=max_rounds)
+    return iterate(step, _from(book, np.zeros(len(book.accounts), dtype=bool)), max_rounds=max_rounds)
 
 
 def _fall(book: Book, chosen: Bools, tilt: float, max_rounds: int) -> Ending[_Found]:
@@ -162,18 +170,19 @@ def _fall(book: Book, chosen: Bools, tilt: float, max_rounds: int) -> Ending[_Fo
 
     def step(found: _Found) -> tuple[_Found, float, Status | None]:
         outcome = book.after(found.chosen, tilt)
-        spared = found.chosen & ~outcome.called
-        after = _Found(found.chosen & ~spared, found.joined, [outcome])
-        return after, float(spared.sum()), None if spared.any() else Status.SETTLED
+        kept = found.chosen & outcome.called
+        spared = float((found.chosen & ~kept).sum())
+        after = _Found(kept, found.joined, outcome.health, [outcome.marks], outcome.average)
+        return after, spared, None if spared else Status.SETTLED
 
-    return iterate(step, _Found(chosen, np.full(len(chosen), -1), []), max_rounds=max_rounds)
+    return iterate(step, _from(book, chosen), max_rounds=max_rounds)
 
 
 def _in_rounds(fall: _Found, rise: _Found) -> _Found:
     """Give the larger set the rounds of the smaller one; all others join after it at once: they call each other."""
-    last = int(rise.joined.max(initial=-1)) + 1
-    joined = np.where(fall.chosen & ~rise.chosen, last, rise.joined)
-    return _Found(fall.chosen, joined, [*rise.outcomes[:last], *fall.outcomes])
+    last, late = int(rise.joined.max(initial=-1)) + 1, fall.chosen & ~rise.chosen
+    joined, health = np.where(late, last, rise.joined), np.where(late, fall.health, rise.health)
+    return _Found(fall.chosen, joined, health, [*rise.marks[:last], *fall.marks], fall.average)
 
 
 # the run that leads there -------------------------------------------------------------------------------------------
@@ -184,26 +193,24 @@ def _play(state: Live, book: Book, found: _Found, on: frozenset[str]) -> Play:
     from netcontagion.margining._cascade import Play
 
     play = Play(state, on, "worst_first", np.random.default_rng(0), Events())
-    codes = book.accounts[found.chosen]
-    play.open(np.setdiff1d(codes, state.overlay.accounts))
-    order = np.argsort(state.overlay.accounts)
-    seat = order[np.searchsorted(state.overlay.accounts, codes, sorter=order)]
-    joined, board = found.joined[found.chosen], state.board
-    average = found.outcomes[-1].average
+    order = np.flatnonzero(found.chosen)
+    order = order[np.lexsort((order, found.health[order], found.joined[order]))]
+    accounts = book.accounts[order]
+    play.open(np.setdiff1d(accounts, state.overlay.accounts))
+    by_code = np.argsort(state.overlay.accounts)
+    seats = by_code[np.searchsorted(state.overlay.accounts, accounts, sorter=by_code)]
+    board, average = state.board, found.average
     state.board = board._replace(markets=_with(board.markets, shocked=average), books=_with(board.books, depth=np.inf))
-    last = int(joined.max(initial=-1)) + 1
-    for number in range(last):
-        outcome = found.outcomes[number]
-        now = np.flatnonzero(joined == number)
-        health = outcome.health[found.chosen][now]
-        order = np.lexsort((codes[now], health))
+    rounds = np.split(np.arange(len(order)), np.flatnonzero(np.diff(found.joined[order])) + 1) if len(order) else []
+    for number, rows in enumerate(rounds):
+        marks, health = found.marks[number], found.health[order[rows]]
         play.events.open_round(number)
-        _, largest = account_health(seat[now[order]], state.accounts, state.entries, state.markets, outcome.marks)
-        play.note_calls(seat[now[order]], health[order], largest, number)
-        moved = _close(play, seat[now[order]], health[order], average) if "liquidation" in on else 0
-        play.note_round(number, outcome.marks, 0, moved)
+        _, largest = account_health(seats[rows], state.accounts, state.entries, state.markets, marks)
+        play.note_calls(seats[rows], health, largest, number)
+        moved = _close(play, seats[rows], health, average) if "liquidation" in on else 0
+        play.note_round(number, marks, 0, moved)
     state.board = state.board._replace(markets=board.markets, books=_with(state.board.books, depth=board.books.depth))
-    _share_losses(play, last)
+    _share_losses(play, len(rounds))
     return play
 
 
