@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from netcontagion._arrays import group_sum
-from netcontagion.margining._forms import EXPONENTIAL, NO_LEVELS
+from netcontagion.margining._forms import Forms, read_forms
 from netcontagion.margining._impact import Curves
 from netcontagion.margining._posting import GONE, spans
 from netcontagion.margining._state import called
@@ -40,10 +40,12 @@ class Book:
     ``value`` and ``owed`` are deposits and debts at the marks right after the shock [num], ``weighted`` what a deposit
     counts in health, ``sold`` the units a close-out sells. ``turn`` is the place of a debt in the order of repayment,
     the largest first. ``closes`` tells whose exchange sells, ``bare`` who has no collateral beside what is sold,
-    ``kept`` the deposits of everybody else, by market [units], ``shocked`` the marks right after the shock.
+    ``kept`` the deposits of everybody else, by market [units], ``shocked`` the marks right after the shock,
+    ``forms`` the impact forms of the books: those of the assets, then those of the markets.
     """
 
     state: Live
+    forms: Forms
     shocked: Floats
     accounts: NDArray[np.int64]
     place: NDArray[np.int64]
@@ -74,6 +76,7 @@ class Book:
         others[rows] = False
         return cls(
             state=state,
+            forms=_forms(state),
             shocked=markets.shocked.copy(),
             accounts=accounts,
             place=place,
@@ -105,7 +108,7 @@ class Book:
         closed = chosen & self.closes
         units = np.where(closed[self.place], self.sold, 0.0)
         sold = group_sum(book[self.market], units, len(state.books)) * more
-        price, mean = (values[book] * less for values in _prices(sold, state.books.depth))
+        price, mean = (values[book] * less for values in _prices(self.forms, sold, state.books.depth))
         got = group_sum(self.place, units * (self.shocked * mean)[self.market], size) * less
         unpaid = self._unpaid(closed & self.bare, got, more)
         holes = group_sum(self.market, unpaid, len(price)) * more
@@ -132,6 +135,12 @@ class Book:
         return unpaid
 
 
+def _forms(state: Live) -> Forms:
+    """Read the impact form of every book."""
+    impact, asset = state.net.columns("assets")["impact"], state.net.book.market_asset
+    return read_forms([*impact, *impact[asset]])
+
+
 def _turns(place: NDArray[np.int64], owed: Floats) -> NDArray[np.int64]:
     """Place of each debt among those of its account, the largest first; -1 where nothing is owed."""
     turn = np.full(len(place), -1)
@@ -142,11 +151,16 @@ def _turns(place: NDArray[np.int64], owed: Floats) -> NDArray[np.int64]:
     return turn
 
 
-def _prices(sold: Floats, depth: Floats) -> tuple[Floats, Floats]:
+def _prices(forms: Forms, sold: Floats, depth: Floats) -> tuple[Floats, Floats]:
     """Price after a sale, and average price of the sale, of every book where a unit cost 1 before."""
-    start = Curves(EXPONENTIAL, np.ones(len(sold)), np.zeros(len(sold)), depth, NO_LEVELS)
-    mean = np.divide(start.cash(sold), sold, out=np.ones(len(sold)), where=sold > 0)
-    return start.after(sold).price(), mean
+    price, mean = np.ones(len(sold)), np.ones(len(sold))
+    for form, first in set(zip(forms.form.tolist(), forms.first.tolist(), strict=True)):
+        books = np.flatnonzero((forms.form == form) & (forms.first == first))
+        units, levels = sold[books], forms.levels[:, first : forms.last[books[0]]]
+        start = Curves(form, np.ones(len(books)), np.zeros(len(books)), depth[books], levels)
+        price[books] = start.after(units).price()
+        mean[books] = np.divide(start.cash(units), units, out=np.ones(len(books)), where=units > 0)
+    return price, mean
 
 
 def _asked_of_suppliers(state: Live, holes: Floats, worth: Floats, less: float) -> Floats:
