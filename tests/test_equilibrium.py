@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ from test_cascade_laws import check
 
 import netcontagion as nc
 from netcontagion.clearing import fire_sale
+from netcontagion.margining._closed import Book
+from netcontagion.margining._equilibrium import _fall, _rise
+from netcontagion.margining._forms import read_forms
+from netcontagion.margining._opening import open_state
 from netcontagion.margining._supported import only_closes_out
 from netcontagion.network import HEALTH_TOL, rulebook
 
@@ -116,6 +121,27 @@ def test_two_banks_sell_everything_in_default():
     waves = [[int(k) for k in wave] for wave in case["expected"]["default_order"]]
     found = run.accounts["first_round"]
     assert [[k for k in range(2) if found[f"k{k}"] == number] for number in range(2)] == waves
+
+
+def test_banks_at_a_leverage_limit_have_the_two_published_equilibria():
+    """Breuer, Summer, Urosevic, OeNB Working Paper 235, table 5: one bank sells all it has, or all three do.
+
+    Leverage above 44, A / (A - D) > 44, is health A (1 - 1 / 44) / D < 1. The impact is that of the square root.
+    """
+    case = CASES["bsu_multiple_equilibria"]
+    given_, expected = case["inputs"], case["expected"]
+    securities, loans, equity = (np.array(given_[name], dtype=float) for name in ("securities", "loans", "equity"))
+    threshold = np.full(2, 1 - 1 / given_["leverage_threshold"])
+    held, depth = np.column_stack([securities, loans]), np.array([1 / given_["impact_coefficient"], math.inf])
+    net = build(held, held.sum(axis=1) - equity, np.ones(2), threshold, depth, np.random.default_rng(0))
+    book = Book.of(open_state(net, nc.Shock(), switches=NOBODY_ANSWERS), np.arange(3), liquidates=True)
+    form = {"a0": "square_root", "a1": "exponential", "USD": "exponential"}
+    book = replace(book, forms=read_forms([form[name] for name in [*net.labels("assets"), *net.labels("assets")]]))
+    rise, fall = _rise(book, 0.0, 10).state, _fall(book, np.ones(3, dtype=bool), 0.0, 10).state
+    found = [(one.chosen.tolist(), 1 - one.marks[-1].min()) for one in (rise, fall)]
+    for (chosen, delta), end in zip(found, ("lower", "upper"), strict=True):
+        assert chosen == [part == 1 for part in expected[f"theta_{end}"]]
+        assert delta == pytest.approx(expected[f"delta_{end}"], abs=1e-9)
 
 
 # the slow twin ------------------------------------------------------------------------------------------------------
