@@ -131,7 +131,7 @@ def _value_lost(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.flo
     fall = float(units @ (before - after))
     moved = float((units - units_by_location(state)) @ after)
     shocked = state.opening["wealth"] - state.opening["after_shock"]
-    base = np.concatenate([worth(markets, np.asarray(markets.shocked)), state.asset_base])
+    base = np.concatenate([worth(markets, state.opening_marks()), state.asset_base])
     removed = float(shocked.sum()) - float(units @ (before - base))
     return fall + moved + removed
 
