@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
-__all__ = ["Arbitrageurs", "Trade"]
+__all__ = ["EVEN", "Arbitrageurs", "Trade"]
 
 ROUNDING = 4 * np.finfo(float).eps
-EVEN = 1e-9  # log difference of prices that nobody trades for
+EVEN = 1e-9  # relative difference of prices that nobody trades for
 _TRADED = "impact form of an asset with arbitrage"
 _ARBITRAGEURS, _MARKET = -4, -2  # bearers, from the end
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from netcontagion.margining._arbitrageurs import Arbitrageurs
+from netcontagion.margining._arbitrageurs import EVEN, Arbitrageurs
 from netcontagion.margining._depth import Depth
 
 if TYPE_CHECKING:
@@ -24,22 +24,24 @@ class Between:
         self.play, state = play, play.state
         self.arbitrageurs = Arbitrageurs(state.net, state.shock, state.books.depth)
         self.depth = Depth(state)
-        self.traded = False
+        self.prices, self.moving = state.prices(), False
 
     def advance(self) -> None:
         """Let arbitrageurs trade, makers quote, and sources be read."""
         play, state = self.play, self.play.state
         trades = self.arbitrageurs.trade(state)
-        self.traded = bool(trades)
         play.events.add_trades(trades, self.arbitrageurs.asset, play.last_fall)
         prices = state.prices()
+        with np.errstate(invalid="ignore"):
+            self.moving = bool(trades) and bool((np.abs(prices - self.prices) > EVEN * np.abs(self.prices)).any())
+        self.prices = prices
         self.depth.update(state, prices, self._called())
         state.quotes.read(prices)
 
     @property
     def pending(self) -> bool:
         """Whether marks can move in the next round though nobody acts in this one."""
-        return self.traded or self.play.state.quotes.pending
+        return self.moving or self.play.state.quotes.pending
 
     @property
     def assumptions(self) -> list[str]:

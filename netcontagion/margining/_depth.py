@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Depth"]
 
 MEMORY = 0.94  # of the volatility, by round (RiskMetrics, for days)
-LEFT = 1e-6  # share of depth that always stays: a book without depth has no price
+LEFT = 0.01  # share of depth that always stays; books have lost about two orders of magnitude within a day
 DAY = 86_400.0
 
 
@@ -30,7 +30,7 @@ class Depth:
 
     sigma_t^2 = 0.94 sigma_(t-1)^2 + 0.06 r_t^2, r_t the log return of the book over a round, sigma at the time of
     record the asset's ``volatility`` sigma_0; D_t = D_0 max(1, sigma_t / sigma_0)^-depth_power (1 - w_t), and at least
-    a millionth of D_0; w_t is the share of the market makers that were called. The net quantity sold moves with the
+    a hundredth of D_0; w_t is the share of the market makers that were called. The net quantity sold moves with the
     depth, so that their ratio, and with it the price, stays: for the exponential form the book starts anew at the price
     now, with the new depth.
     """

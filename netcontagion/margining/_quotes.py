@@ -69,7 +69,8 @@ class Quotes:
         self.said: deque[Floats] = deque(maxlen=1 + int(self.lag[np.isfinite(self.lag)].max(initial=0)))
         self.round, self.last = -1, self.start
         self.mean = self.start
-        self.updated, self.moved, self.changed = (np.full(len(sources), -1) for _ in range(3))
+        self.updated = np.full(len(sources), -1)
+        self.moved, self.changed = (np.full(len(sources), np.iinfo(np.int64).min // 2) for _ in range(2))
         self.opening = self.marks = self.start
         self.books = np.concatenate([np.arange(len(net.labels("assets"))), book.market_book])[self.place]
 
