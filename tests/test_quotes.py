@@ -281,6 +281,11 @@ def test_the_door_refuses_sources_that_no_rulebook_has():
         lend({"t@A": {"X": 1.0}}, {"X": {"price": 1.0, "depth_power": 1.0}}, venues=["A"])
 
 
+def test_contracts_are_not_arbitraged():
+    with pytest.raises(SchemaError, match="0 unless kind is token or stable"):
+        lend({"t@A": {"X": 1.0}}, {"X": {"price": 1.0, "arbitrage": 1.0, "kind": "residual"}}, venues=["A"])
+
+
 def test_markets_the_door_adds_have_no_source():
     net = nc.ExposureNetwork(
         assets={"asset": ["USD", "X"], "price": [1.0, 1.0]},
@@ -391,6 +396,54 @@ def test_a_delayed_oracle_calls_late_and_the_run_waits_for_it(book):
     still = run(net.replace(exchanges={"exchange": ["A"], "rulebook": [frozen]}), nc.Shock.price({"X": -0.3}))
     assert called(still) == set()
     assert len(still.rounds) == 1
+
+
+MARGIN = """
+[health]
+test = "equity"
+[amount]
+rule = "whole_account"
+[price]
+rule = "execution"
+[inventory]
+route = "market"
+[deficit]
+layers = ["insurance_fund", "equity", "suppliers"]
+[sources.index]
+mode = "index"
+legs = [{exchange = "A", weight = 1.0}, {exchange = "B", weight = 3.0}]
+"""
+
+
+@pytest.mark.parametrize("source", [None, "index"])
+def test_margin_accounts_are_called_at_the_index(tmp_path, source):
+    """A long of 10 at 100 with 60 of margin: A's own book falls by 10 % with a close-out there, the index by 2.5 %."""
+    path = tmp_path / "margin.toml"
+    path.write_text(MARGIN, encoding="utf-8")
+    rulebook.cache_clear()
+    accounts = {"k@A": "A", "m@A": "A", "s@A": "A", "z@B": "B"}
+    quantity = {"k@A": 10.0, "m@A": 10.0, "s@A": -20.0}
+    margin = {"k@A": 4.0, "m@A": 60.0, "s@A": 5000.0, "z@B": 1.0}
+    net = nc.ExposureNetwork(
+        assets={"asset": ["P", "USD"], "price": [100.0, 1.0], "kind": ["linear", "token"]},
+        exchanges={"exchange": ["A", "B"], "rulebook": [str(path)] * 2},
+        markets={"exchange": ["A", "B"], "asset": ["P", "P"], "depth": [95.0, 95.0], "maintenance_margin": [0.005] * 2,
+                 "price_source": [source, None]},
+        accounts={"account": list(accounts), "trader": [k[0] for k in accounts], "exchange": list(accounts.values())},
+        balances={"account": list(margin), "asset": ["USD"] * 4, "deposited": list(margin.values()),
+                  "borrowed": [0.0] * 4},
+        positions={"account": list(quantity), "asset": ["P"] * 3, "quantity": list(quantity.values()),
+                   "entry_price": [100.0] * 3},
+    )  # fmt: skip
+    found = run(net)
+    rulebook.cache_clear()
+    fall = 1 - math.exp(-10 / 95)
+    mark = 100 * (1 - fall if source is None else 1 - fall / 4)
+    if source is None:
+        assert called(found) == {"k@A", "m@A"}  # 60 - 10 x 10 < 0
+    else:
+        assert called(found) == {"k@A"}
+        assert found.markets.loc[("A", "P"), "mark"] == pytest.approx(mark)
 
 
 def test_27_stale_index_weights(book):

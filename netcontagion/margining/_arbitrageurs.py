@@ -114,7 +114,7 @@ def _even_out(state: Live, group: _Group) -> list[Trade]:
     """Buy where the asset is cheap, sell where it is dear, as far as the money goes on each book."""
     books, base = group.books, _bases(state)[group.books]
     prices = state.prices()[books]
-    if not (base > 0).all() or not (prices > 0).all() or np.log(prices.max() / prices.min()) <= EVEN:
+    if not ((base > 0) & (prices > 0) & np.isfinite(prices)).all() or np.log(prices.max() / prices.min()) <= EVEN:
         return []
     found = arbitrage(
         base,
@@ -180,8 +180,8 @@ def _redeemable(state: Live, claim: _Claim, book: int) -> float:
         claims, behind = curve.after(np.array(-units)), under.after(np.array(units * claim.ratio))
         return float(np.log(claims.price() / (claim.ratio * behind.price())))
 
-    price = float(curve.price())
-    if not price > 0 or not float(under.price()) > 0 or gap(0.0) >= -EVEN:
+    price, behind = float(curve.price()), float(under.price())
+    if not (0 < price < np.inf and 0 < behind < np.inf) or gap(0.0) >= -EVEN:
         return 0.0
     limit = claim.capital / price
     most = min(-gap(0.0) * float(curve.depth), limit)

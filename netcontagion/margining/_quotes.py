@@ -163,8 +163,9 @@ def _named(net: ExposureNetwork) -> list[tuple[int, Source]]:
     """Markets with a source that is more than the own book, and the source."""
     market, exchange = net.columns("markets"), net.columns("exchanges")["rulebook"]
     found = []
-    for row in np.flatnonzero(np.not_equal(market["price_source"], None)).tolist():
-        name = market["price_source"][row]
+    for row, name in enumerate(market["price_source"]):
+        if name is None:
+            continue
         known = {source.name: source for source in rulebook(exchange[market["exchange"][row]]).sources}
         source = known.get(name, Source(name=name, mode=name))
         if source != Source(name=name, mode="spot"):

@@ -216,12 +216,13 @@ class CascadeResult:
 
     @functools.cached_property
     def markets(self) -> pd.DataFrame:
-        """Markets: mark before, after the shock and at the end, net units sold out of the market."""
+        """Markets: mark before, after the shock and at the end, price of the book they trade on, net units sold."""
         state = self._state
         table = self.network.markets[[]]
         table["mark_before"] = state.opening["marks"]
         table["mark_after_shock"] = state.opening_marks()
         table["mark"] = state.marks()
+        table["price"] = state.book_prices()
         table["sold"] = state.ledger.bought[: len(table)]
         return table
 

@@ -39,8 +39,10 @@ def check_assets(door: Door, assembly: Assembly) -> None:
 
 
 def check_makers(door: Door, assembly: Assembly) -> None:
-    """Check that depth that answers to volatility has a normal volatility to be compared with."""
+    """Check that depth that answers to volatility has a normal volatility, and that what is arbitraged can be moved."""
     asset = assembly.columns["assets"]
+    fixed = (asset["arbitrage"] > 0) & ~np.isin(asset["kind"], ("token", "stable"))
+    _note(door, assembly, "assets", "arbitrage", fixed, "0 unless kind is token or stable: nothing else changes hands")
     column = schema()["assets"]["volatility"]
     for row in np.flatnonzero((asset["depth_power"] > 0) & ~(asset["volatility"] > 0)).tolist():
         cure = "give the volatility at which depth is as stated, or leave assets.depth_power out"
@@ -146,9 +148,8 @@ def check_sources(door: Door, assembly: Assembly, rulebooks: list[Rulebook | Non
     """Check that the price source of every market is one of its exchange's rulebook, or needs none."""
     market = assembly.columns["markets"]
     column = schema()["markets"]["price_source"]
-    for row in np.flatnonzero(np.not_equal(market["price_source"], None)).tolist():
-        book = rulebooks[int(market["exchange"][row])]
-        name = market["price_source"][row]
+    for row, name in enumerate(market["price_source"]):
+        book = rulebooks[int(market["exchange"][row])] if name is not None else None
         if book is None or name in (known := [*(source.name for source in book.sources), *PLAIN_SOURCES]):
             continue
         near = nearest(name, known)
