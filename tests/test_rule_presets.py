@@ -179,9 +179,8 @@ def test_what_is_refused_of_the_lending_presets():
         "inventory.target_reserves = 5000000",
         "'frozen' in deficit.layers",
     )
-    assert {"inventory.auction = [auction]", "amount.capacity = 70000000", "sources.osm"} <= set(
-        unsupported(rulebook("maker"))
-    )
+    assert {"inventory.auction = [auction]", "amount.capacity = 70000000"} <= set(unsupported(rulebook("maker")))
+    assert "sources.osm" not in unsupported(rulebook("maker"))
 
 
 CLOSEOUT = """
@@ -196,6 +195,13 @@ layers = ["suppliers"]
 """
 
 
+def test_sources_of_marks_run(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(CLOSEOUT + '[sources.late]\nmode = "asset"\nlatency = 2\n', encoding="utf-8")
+    rulebook.cache_clear()
+    assert unsupported(rulebook(str(path))) == ()
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
@@ -208,7 +214,6 @@ layers = ["suppliers"]
         (('["suppliers"]', '["insurance_fund", "suppliers"]\n[deficit.insurance_fund]\ndrawdown = 0.3'),
          "deficit.insurance_fund.drawdown = 0.3"),
         (('["suppliers"]', '["suppliers"]\ndivision = "queue"'), "deficit.division = 'queue'"),
-        (('["suppliers"]', '["suppliers"]\n[sources.late]\nmode = "asset"\nlatency = 2'), "sources.late"),
         (('"whole_account"\n[price]\nrule = "execution"\n[inventory]\nroute = "market"',
           '"whole_account"\n[price]\nrule = "fixed_spread"\n[inventory]\nroute = "liquidator"'),
          "health.test = 'weighted_collateral' with amount.rule = 'whole_account' with price.rule = 'fixed_spread' "

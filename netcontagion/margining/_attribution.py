@@ -11,6 +11,7 @@ import numpy as np
 
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining._cascade import SWITCHES, cascade
+from netcontagion.margining._state import bearers
 from netcontagion.network import check_call
 
 if TYPE_CHECKING:
@@ -337,9 +338,10 @@ def _by_node(run: CascadeResult) -> pd.Series:
     import pandas as pd
 
     losses, net = run.losses.sum(axis=0), run.network
-    last = len(net.labels("exchanges")) + _OUTSIDE
+    outside = len(bearers(net))
+    last = len(net.labels("exchanges")) + outside
     values = np.concatenate([run.traders["loss"].to_numpy(), losses.to_numpy()[-last:]])
-    labels = [*net.nodes, *losses.index[-_OUTSIDE:]]
+    labels = [*net.nodes, *losses.index[-outside:]]
     return pd.Series(values, index=pd.Index(labels, dtype=object, tupleize_cols=False))
 
 
@@ -347,14 +349,11 @@ def _by_group(run: CascadeResult) -> pd.Series:
     import pandas as pd
 
     losses = run.losses.sum(axis=0)
-    exchanges = len(run.network.labels("exchanges"))
-    others = len(losses) - 1 - exchanges - _OUTSIDE
-    group = ["traders", *["others"] * others, *["exchanges"] * exchanges, *_GROUPS[-_OUTSIDE:]]
-    return pd.Series(losses.to_numpy()).groupby(group, sort=False).sum().reindex(_GROUPS, fill_value=0.0)
-
-
-_GROUPS = ["traders", "others", "exchanges", "liquidators", "market", "external creditors"]
-_OUTSIDE = 3  # bearers that are no node, the last ones
+    exchanges, outside = len(run.network.labels("exchanges")), bearers(run.network)
+    others = len(losses) - 1 - exchanges - len(outside)
+    group = ["traders", *["others"] * others, *["exchanges"] * exchanges, *outside]
+    groups = ["traders", "others", "exchanges", *outside]
+    return pd.Series(losses.to_numpy()).groupby(group, sort=False).sum().reindex(groups, fill_value=0.0)
 
 
 def _outcome(run: CascadeResult) -> tuple[pd.Series, NDArray[np.bool_]]:

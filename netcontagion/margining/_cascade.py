@@ -11,6 +11,7 @@ from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining import _answers, _margin_sales, _sales
+from netcontagion.margining._between import Between
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
 from netcontagion.margining._margin_scan import MarginScan
@@ -223,6 +224,7 @@ class Play:
         before = state.net.book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
+        self.between = Between(self)
         if state.shock.defaults:
             accounts = np.flatnonzero(state.overlay.defaulted[state.net.columns("accounts")["trader"]])
             self.scan.opened[index.places_of(accounts)] = True
@@ -245,18 +247,19 @@ class Play:
     def round(self, number: int) -> tuple[int, float, Status | None]:
         """Play one round; the state is settled when nobody acted."""
         state = self.state
+        self.events.open_round(number)
+        self.between.advance()
         marks = state.marks()
         if not (np.isfinite(worth(state.markets, marks)).all() and np.isfinite(state.ledger.flow).all()):
             return number, float("nan"), None
         state.marks_outside = state.asset_prices()
-        self.events.open_round(number)
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
         moved = self.liquidate(which, health, marks) if "liquidation" in self.on else 0
         holes = self.write_off(which, marks) if "liquidation" in self.on else 0
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = answered + moved + holes > 0
+        acted = answered + moved + holes > 0 or self.between.pending
         ending = Status.EXHAUSTED if len(which) else Status.SETTLED
         return number + 1, float(len(which)), None if acted else ending
 
@@ -309,7 +312,8 @@ class Play:
         """Record first calls; the cause is the last sale on the book of the largest collateral, or the shock."""
         new = ~self.notes["called"][which]
         seats, market = which[new], largest[new]
-        parent = np.where(market >= 0, self.last_fall[self.state.markets.book[market]], 0)
+        falls = self.state.quotes.falls(self.last_fall, self.state.markets.book)
+        parent = np.where(market >= 0, falls[market], 0)
         self.events.add_calls(seats, health[new], parent)
         self.notes["called"][seats], self.notes["first_round"][seats] = True, number
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from netcontagion.margining._arbitrageurs import Trade
     from netcontagion.network import ExposureNetwork
 
 __all__ = ["TYPES", "Events"]
@@ -36,10 +37,12 @@ TYPES = (
     "equity",
     "suppliers",
     "uncovered",
+    "arbitrage",
+    "redemption",
 )
 _CODE = {name: code for code, name in enumerate(TYPES)}
 _TOTALS = ("sold", "bought", "repaid", "deficit", "insurance_fund", "equity", "suppliers", "uncovered")
-_LIQUIDATORS, _MARKET = -3, -2  # debit and credit nodes, counted from the end of the bearers
+_ARBITRAGEURS, _LIQUIDATORS, _MARKET = -4, -3, -2  # debit and credit nodes, counted from the end of the bearers
 _NOBODY = -9
 
 
@@ -157,6 +160,18 @@ class Events:
         self._add(kind, 1, _layer, columns | {"parent": self.last_deficit.get(exchange, 0)})
         self.sums[kind] += value
         self._tally(kind, exchange, value)
+
+    def add_trades(self, trades: list[Trade], asset: NDArray[np.int64], last_fall: NDArray[np.int64]) -> None:
+        """Record what arbitrageurs trade, ``asset`` by book; the cause is what last lowered a book they buy on."""
+        before, n_assets = last_fall.copy(), len(self.state.asset_base)
+        for trade in trades:
+            exchange = int(self.state.markets.exchange[trade.book - n_assets]) if trade.book >= n_assets else -1
+            columns = {"exchange": exchange, "asset": int(asset[trade.book]), "quantity": abs(trade.units)}
+            columns |= {"cash": abs(trade.cash), "parent": int(before[trade.cheap].max())}
+            ends = (_MARKET, _ARBITRAGEURS) if trade.units > 0 else (_ARBITRAGEURS, _MARKET)
+            event = self._add(trade.kind, 1, _layer, columns | {"debit": ends[0], "credit": ends[1]})
+            if trade.units > 0:
+                last_fall[trade.book] = event
 
     def _tally(self, kind: str, exchange: int, value: float) -> None:
         self.by_exchange[kind, exchange] = self.by_exchange.get((kind, exchange), 0.0) + value

@@ -131,7 +131,7 @@ def _value_lost(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.flo
     fall = float(units @ (before - after))
     moved = float((units - units_by_location(state)) @ after)
     shocked = state.opening["wealth"] - state.opening["after_shock"]
-    base = np.concatenate([worth(markets, np.asarray(markets.shocked)), state.asset_base])
+    base = np.concatenate([worth(markets, state.opening_marks()), state.asset_base])
     removed = float(shocked.sum()) - float(units @ (before - base))
     return fall + moved + removed
 
@@ -162,6 +162,8 @@ def _gross_units(state: Whole) -> NDArray[np.float64]:
     owed = np.abs(state.ledger.pool) + np.abs(state.ledger.short)
     gross = gross + group_sum(state.markets.asset, owed, size)
     gross = gross + group_sum(fund["insurance_asset"][kept], fund["insurance_fund"][kept], size)
+    traded = np.concatenate([state.markets.asset, np.arange(size)])
+    gross = gross + group_sum(traded, np.abs(state.ledger.bought), size)
     return np.asarray(gross)
 
 

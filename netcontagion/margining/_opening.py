@@ -9,7 +9,8 @@ import numpy as np
 from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._overlay import Overlay, empty_tables
-from netcontagion.margining._state import BEARERS, CHANNELS, Board, Ledger, Live, records
+from netcontagion.margining._quotes import Quotes
+from netcontagion.margining._state import CHANNELS, Board, Ledger, Live, bearers, records
 from netcontagion.margining._valuation import INVERSE, LINEAR, Terms
 from netcontagion.network import rulebook
 
@@ -33,13 +34,17 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
     prices = net.columns("assets")["price"] * factor
     depth = book.book_depth * shock.depth_factor if "impact" in switches else np.full(len(book.book_depth), np.inf)
     markets = _markets(net, factor)
+    quotes = Quotes(net)
+    quotes.open(np.concatenate([prices, markets.shocked]))
+    opening = np.array(markets.shocked)
+    opening[quotes.market] = quotes.opening
     indices = index_of(net), margin_index_of(net)
-    overlay = Overlay(net, *indices, switches, shock.defaulted(net), prices, markets.shocked, markets.settle)
+    overlay = Overlay(net, *indices, switches, shock.defaulted(net), prices, opening, markets.settle)
     board = Board(
         markets=markets,
         books=records(depth=(depth, float), sold=(np.zeros(len(depth)), float)),
         rules=_rules(net, shock),
-        ledger=empty_ledger(len(exchange["equity"]) + len(BEARERS), len(markets), len(prices)),
+        ledger=empty_ledger(len(exchange["equity"]) + len(bearers(net)), len(markets), len(prices)),
         **empty_tables(),
     )
     return Live(
@@ -53,6 +58,7 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         fund_asset=exchange["insurance_asset"],
         equity=np.array(exchange["equity"]),
         marks_outside=prices,
+        quotes=quotes,
         overlay=overlay,
     )
 

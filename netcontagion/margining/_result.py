@@ -231,12 +231,13 @@ class CascadeResult:
 
     @functools.cached_property
     def markets(self) -> pd.DataFrame:
-        """Markets: mark before, after the shock and at the end, net units sold out of the market."""
+        """Markets: mark before, after the shock and at the end, price of the book they trade on, net units sold."""
         state = self._state
         table = self.network.markets[[]]
         table["mark_before"] = state.opening["marks"]
-        table["mark_after_shock"] = state.markets.shocked
+        table["mark_after_shock"] = state.opening_marks()
         table["mark"] = state.marks()
+        table["price"] = state.book_prices()
         table["sold"] = state.ledger.bought[: len(table)]
         return table
 
@@ -416,7 +417,9 @@ def _assumptions(play: Play) -> tuple[str, ...]:
     if off:
         found.append(f"switched off: {', '.join(off)}")
     own = np.unique(state.markets.book[state.markets.book >= len(state.asset_base)])
-    if len(own):
-        found.append(f"{len(own)} markets trade on books of their own, without arbitrage between exchanges")
+    apart = int((state.net.columns("assets")["arbitrage"][state.markets.asset[own - len(state.asset_base)]] <= 0).sum())
+    if apart:
+        found.append(f"{apart} markets trade on books of their own, without arbitrage between exchanges")
+    found += play.between.assumptions
     found.append("liquidators have all the capital they need; exchanges pay out deposits in kind without limit")
     return tuple(found)

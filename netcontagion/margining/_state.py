@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from netcontagion.margining._overlay import Overlay
+    from netcontagion.margining._quotes import Quotes
     from netcontagion.margining._valuation import Terms
     from netcontagion.network import ExposureNetwork, Shock
 
@@ -41,13 +42,14 @@ __all__ = [
     "Wallets",
     "Whole",
     "bearer_labels",
+    "bearers",
     "called",
     "longer",
     "records",
 ]
 
 CHANNELS = ("shock", "impact", "execution", "penalty", "deficit", "mutualisation", "counterparty")
-BEARERS = ("liquidators", "market", "external creditors")  # beside traders and exchanges
+BEARERS = ("liquidators", "market", "external creditors")  # beside traders and exchanges, in every network
 SHOCK, IMPACT, EXECUTION, PENALTY, DEFICIT, MUTUALISATION, COUNTERPARTY = range(7)
 
 Floats = Any
@@ -220,6 +222,7 @@ class State:
     fund_asset: NDArray[np.int32]
     equity: NDArray[np.float64]
     marks_outside: NDArray[np.float64]
+    quotes: Quotes
 
     markets, books, accounts, entries, positions, traders, wallets, rules, ledger = (
         property(attrgetter(f"board.{name}")) for name in Board._fields
@@ -236,8 +239,24 @@ class State:
         return len(self.net.labels("exchanges"))
 
     def marks(self) -> NDArray[np.float64]:
-        """Mark of every market now."""
+        """Mark of every market now: what its price source last said, else the price of the book it trades on."""
+        return self._marked(self.book_prices(), self.quotes.marks)
+
+    def opening_marks(self) -> NDArray[np.float64]:
+        """Mark of every market right after the shock."""
+        return self._marked(np.array(self.markets.shocked), self.quotes.opening)
+
+    def _marked(self, prices: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:
+        prices[self.quotes.market] = said
+        return prices
+
+    def book_prices(self) -> NDArray[np.float64]:
+        """Price of every market now on the book it trades on: the next unit is sold at it."""
         return np.asarray(self.markets.shocked * self._factor(self.markets.book))
+
+    def prices(self) -> NDArray[np.float64]:
+        """Price of every asset on its shared book, then of every market on the book it trades on."""
+        return np.concatenate([self.asset_prices(), self.book_prices()])
 
     def asset_prices(self) -> NDArray[np.float64]:
         """Price of every asset outside the exchanges now: the shared book's."""
@@ -294,10 +313,15 @@ def longer(table: Any, size: int) -> Any:
     return copy.view(type(table))
 
 
+def bearers(net: ExposureNetwork) -> tuple[str, ...]:
+    """Bearers beside traders and exchanges: arbitrageurs where the network has any, then those that all have."""
+    return ("arbitrageurs", *BEARERS) if (net.columns("assets")["arbitrage"] > 0).any() else BEARERS
+
+
 def bearer_labels(net: ExposureNetwork) -> list[Any]:
-    """Labels of all bearers: nodes, then liquidators, market and external creditors."""
+    """Labels of all bearers: nodes, then those that are no node."""
     nodes = net.nodes.to_numpy(dtype=object).tolist()
-    return [*nodes, *(("bearer", name) if name in nodes else name for name in BEARERS)]
+    return [*nodes, *(("bearer", name) if name in nodes else name for name in bearers(net))]
 
 
 def called(health: NDArray[np.float64]) -> NDArray[np.bool_]:

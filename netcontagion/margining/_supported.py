@@ -87,7 +87,7 @@ def unsupported(book: Rulebook) -> tuple[str, ...]:
     found = _unknown_way(tuple(values[key] for key in _CHOICES))
     found += [f"{key} = {_shown(value)}" for key, value in values.items() if key not in _CHOICES and value is not None]
     found += [f"{layer!r} in deficit.layers" for layer in book.layers if layer not in _LAYERS]
-    return (*found, *(f"sources.{source.name}" for source in book.sources))
+    return tuple(found)
 
 
 def _unknown_way(way: tuple[str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion._arrays import group_sum
-from netcontagion.margining._state import BEARERS
+from netcontagion.margining._state import bearers
 from netcontagion.margining._valuation import INVERSE, coins, paid, worth
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def wealth(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.float64]
 def unit_value(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Value of the units of every bearer: accounts, wallets, holdings, funds, own units, the market's purchases."""
     n_traders, n_exchanges = state.n_traders, state.n_exchanges
-    owned = np.zeros(n_traders + n_exchanges + len(BEARERS))
+    owned = np.zeros(n_traders + n_exchanges + len(bearers(state.net)))
     money = group_sum(state.accounts.trader, money_against_contracts(state), n_traders)
     owned[:n_traders] = group_sum(state.accounts.trader, state.account_equity(marks), n_traders) + money
     owned[:n_traders] += group_sum(state.wallets.trader, state.wallets.units * prices[state.wallets.asset], n_traders)

@@ -8,7 +8,7 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._opening import empty_ledger
-from netcontagion.margining._state import BEARERS, MUTUALISATION, SHOCK, Board, Whole, records
+from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Whole, bearers, records
 from netcontagion.margining._wealth import cash_of_all, unit_value, units_by_asset, units_by_location, wealth
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def open_whole(live: Live) -> Whole:
         traders=_traders(net, wallets, defaulted, overlay.switches),
         wallets=wallets,
         rules=live.rules,
-        ledger=empty_ledger(len(net.nodes) + len(BEARERS), len(markets), len(prices)),
+        ledger=empty_ledger(len(net.nodes) + len(bearers(net)), len(markets), len(prices)),
     )
     whole = Whole(
         net=net,
@@ -101,6 +101,7 @@ def open_whole(live: Live) -> Whole:
         fund_asset=exchange["insurance_asset"],
         equity=np.array(exchange["equity"]),
         marks_outside=prices,
+        quotes=live.quotes,
     )
     _remember(whole)
     return whole
@@ -109,7 +110,7 @@ def open_whole(live: Live) -> Whole:
 def _accounts(live: Live, entries: Entries, positions: Positions) -> Accounts:
     account, size = live.net.columns("accounts"), live.net.book.n_accounts
     start, held = (np.searchsorted(rows.account, np.arange(size + 1)) for rows in (entries, positions))
-    debt = group_sum(entries.account, entries.borrowed * live.markets.shocked[entries.market], size)
+    debt = group_sum(entries.account, entries.borrowed * live.overlay.shocked[entries.market], size)
     found: Accounts = records(
         trader=(account["trader"], np.int32),
         exchange=(account["exchange"], np.int32),
@@ -198,14 +199,15 @@ def _united(
 def _remember(state: Whole) -> None:
     """Keep what the opening looked like: totals for conservation, wealth before and after the shock."""
     net, book = state.net, state.net.book
+    marks, prices = state.opening_marks(), state.asset_base
     state.opening = {
         "units": units_by_asset(state),
         "cash": cash_of_all(state),
         "health": book.health(),
-        "health_after_shock": state.health(state.marks()),
+        "health_after_shock": state.health(marks),
         "wealth": _wealth_before(state),
-        "after_shock": wealth(state, state.marks(), state.asset_prices()),
-        "unit_value": unit_value(state, state.marks(), state.asset_prices()),
+        "after_shock": wealth(state, marks, prices),
+        "unit_value": unit_value(state, marks, prices),
         "by_location": units_by_location(state),
         "marks": book.market_mark,
         "prices": net.columns("assets")["price"],

@@ -9,7 +9,14 @@ import numpy as np
 
 from netcontagion._arrays import plain
 from netcontagion.errors import Problem, nearest
-from netcontagion.network._checks import check_assets, check_margin, check_rulebooks, check_tiers
+from netcontagion.network._checks import (
+    check_assets,
+    check_makers,
+    check_margin,
+    check_rulebooks,
+    check_sources,
+    check_tiers,
+)
 from netcontagion.network._complete import add_missing_markets, complete_book
 from netcontagion.network._door import Door
 from netcontagion.network._labels import OTHERS, Coded, factorize, is_others
@@ -58,9 +65,12 @@ def assemble(tables: Mapping[str, Any], *, complete: bool) -> Assembly:
         _code(door, assembly, name, raw)
     if assembly.whole("assets"):
         check_assets(door, assembly)
+        check_makers(door, assembly)
     rulebooks = check_rulebooks(door, assembly) if assembly.whole("exchanges") else []
     if assembly.whole("tiers"):
         check_tiers(door, assembly)
+    if assembly.whole("exchanges", "assets", "markets"):
+        check_sources(door, assembly, rulebooks)
     if assembly.whole("assets", "exchanges", "accounts", "markets", "tiers", "balances", "positions"):
         add_missing_markets(assembly)
         check_margin(door, assembly, rulebooks)

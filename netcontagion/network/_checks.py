@@ -8,6 +8,7 @@ import numpy as np
 
 from netcontagion.errors import ContagionError, Problem, nearest
 from netcontagion.network._margin import equity_tested
+from netcontagion.network._rule_fields import PLAIN_SOURCES
 from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook
 from netcontagion.network._schema import schema
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from netcontagion.network._assemble import Assembly
     from netcontagion.network._door import Door
 
-__all__ = ["check_assets", "check_margin", "check_rulebooks", "check_tiers"]
+__all__ = ["check_assets", "check_makers", "check_margin", "check_rulebooks", "check_sources", "check_tiers"]
 
 
 def check_assets(door: Door, assembly: Assembly) -> None:
@@ -35,6 +36,17 @@ def check_assets(door: Door, assembly: Assembly) -> None:
                 break
             seen.add(name)
             name = parent[name]
+
+
+def check_makers(door: Door, assembly: Assembly) -> None:
+    """Check that depth that answers to volatility has a normal volatility, and that what is arbitraged can be moved."""
+    asset = assembly.columns["assets"]
+    fixed = (asset["arbitrage"] > 0) & ~np.isin(asset["kind"], ("token", "stable"))
+    _note(door, assembly, "assets", "arbitrage", fixed, "0 unless kind is token or stable: nothing else changes hands")
+    column = schema()["assets"]["volatility"]
+    for row in np.flatnonzero((asset["depth_power"] > 0) & ~(asset["volatility"] > 0)).tolist():
+        cure = "give the volatility at which depth is as stated, or leave assets.depth_power out"
+        door.add(column, int(assembly.order["assets"][row]), asset["volatility"][row], cure, "above 0 with depth_power")
 
 
 def _check_kinds(door: Door, assembly: Assembly) -> None:
@@ -130,6 +142,19 @@ def _missing(door: Door, name: str, row: int, pair: tuple[Any, Any], book: str) 
     door.problems.append(
         Problem("markets", name, None if row < 0 else row, value, f"a number in {column.allowed}", cure)
     )
+
+
+def check_sources(door: Door, assembly: Assembly, rulebooks: list[Rulebook | None]) -> None:
+    """Check that the price source of every market is one of its exchange's rulebook, or needs none."""
+    market = assembly.columns["markets"]
+    column = schema()["markets"]["price_source"]
+    for row, name in enumerate(market["price_source"]):
+        book = rulebooks[int(market["exchange"][row])] if name is not None else None
+        if book is None or name in (known := [*(source.name for source in book.sources), *PLAIN_SOURCES]):
+            continue
+        near = nearest(name, known)
+        cure = f"did you mean {near[0]!r}?" if near else f"add [sources.{name}] to rulebook {book.name!r}"
+        door.add(column, int(assembly.order["markets"][row]), name, cure, f"{', '.join(known)}, or empty")
 
 
 def check_tiers(door: Door, assembly: Assembly) -> None:

@@ -40,7 +40,7 @@ def add_missing_markets(assembly: Assembly) -> None:
     order = np.argsort(np.concatenate([known, new]), kind="stable")
     filled: dict[str, Any] = {}
     for column in schema()["markets"].values():
-        fresh: Any = np.full(len(new), column.default_value) if column.dtype == "number" else None
+        fresh: Any = np.full(len(new), column.default_value, dtype=float if column.dtype == "number" else object)
         if column.name == "exchange":
             fresh = (new // assets).astype(np.int32)
         elif column.name == "asset":

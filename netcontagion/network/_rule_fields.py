@@ -16,6 +16,7 @@ __all__ = [
     "LAYERS",
     "MARGIN_LAYERS",
     "ONLY_LAST",
+    "PLAIN_SOURCES",
     "SECTIONS",
     "Amount",
     "Auction",
@@ -310,21 +311,25 @@ class Leg:
 class Source:
     """Where a mark comes from: a market names it in ``price_source``.
 
-    spot: the exchange's own book. asset: the shared book. index, median, twap: of the legs (none: every exchange that
-    lists the asset, equally). pegged: 1 x the one leg. redemption: price of the underlying x ratio x backing. Then it
-    moves only by ``deviation`` or after ``heartbeat``, ``latency`` late, and stays within ``low`` and ``high``.
+    spot: the exchange's own book. asset: the shared book. index, median, twap: weighted mean, median, and mean over
+    time of the weighted mean, of the legs (none: every exchange that lists the asset, equally). These move the recorded
+    mark by as much as their quotes move: a recorded basis stays. pegged: 1 x the one leg. redemption: price of the
+    underlying x ratio x backing. These two are levels. Then the mark moves only by ``deviation`` or after
+    ``heartbeat``, ``latency`` late, and stays within ``low`` and ``high``.
     """
 
     name: str
     mode: str = _word(("spot", "asset", "index", "median", "twap", "pegged", "redemption"), "what it reads")
     legs: tuple[Leg, ...] = ()
-    deviation: float = _number("[0, inf)", 0.0, "relative move that updates it")
-    heartbeat: int = _count("[0, inf)", 0, "after which it updates anyway; 0: every round")
+    deviation: float = _number("[0, inf)", 0.0, "relative move that updates it; 0: none")
+    heartbeat: int = _count("[0, inf)", 0, "after which it updates anyway; 0: never, without deviation every round")
     latency: float = _number("[0, inf]", 0.0, "delay; inf: frozen", unit="rounds")
     window: int = _count("[1, inf)", 1, "of the average", needs=("mode", ("twap",)))
     low: float = _number("[0, inf)", 0.0, "lowest price it gives", unit="num/unit")
     high: float = _number("(0, inf]", math.inf, "highest price it gives", unit="num/unit")
 
+
+PLAIN_SOURCES = ("spot", "asset")  # modes that a market may name where no rulebook says more
 
 SECTIONS: dict[str, Any] = {
     "health": Health,

@@ -1,0 +1,127 @@
+"""Depth that answers to volatility and to market makers that are called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion._arrays import group_sum
+from netcontagion.margining._makers import maker_depth, update_volatility
+from netcontagion.network import rulebook
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netcontagion.margining._state import State
+    from netcontagion.network import ExposureNetwork
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Depth"]
+
+MEMORY = 0.94  # of the volatility, by round (RiskMetrics, for days)
+LEFT = 0.01  # share of depth that always stays; books have lost about two orders of magnitude within a day
+DAY = 86_400.0
+
+
+class Depth:
+    """Volatility and depth of every book of one run, shared books first, then the markets' own.
+
+    sigma_t^2 = 0.94 sigma_(t-1)^2 + 0.06 r_t^2, r_t the log return of the book over a round, sigma at the time of
+    record the asset's ``volatility`` sigma_0; D_t = D_0 max(1, sigma_t / sigma_0)^-depth_power (1 - w_t), and at least
+    a hundredth of D_0; w_t is the share of the market makers that were called. The net quantity sold moves with the
+    depth, so that their ratio, and with it the price, stays: for the exponential form the book starts anew at the price
+    now, with the new depth.
+    """
+
+    def __init__(self, state: State) -> None:
+        net = state.net
+        asset = np.concatenate([np.arange(len(net.labels("assets"))), net.book.market_asset])
+        self.seconds = _round_seconds(net)
+        days = 1.0 if self.seconds is None else self.seconds / DAY
+        self.normal = np.nan_to_num(net.columns("assets")["volatility"], nan=0.0)[asset] * np.sqrt(days)
+        self.quoted = np.array(state.books.depth)
+        power = net.columns("assets")["depth_power"][asset]
+        self.gamma = np.array(
+            [rulebook(name).health_rule.volatility_power for name in net.columns("exchanges")["rulebook"]]
+        )
+        self.answering = np.flatnonzero(np.isfinite(self.quoted) & (power > 0))
+        self.power = power[self.answering]
+        self.maker, self.made, self.share = _makers(net, self.quoted)
+        self.volatility = self.normal.copy()
+        self.price = np.concatenate([net.columns("assets")["price"], net.book.market_mark])
+        self.watching = bool(len(self.answering)) or bool((self.gamma > 0).any())
+
+    def update(self, state: State, prices: Floats, called: NDArray[Any]) -> None:
+        """Note the returns of the round, ``prices`` by book, and quote anew; ``called`` are codes of traders."""
+        if self.watching:
+            self._observe(prices)
+        if not (len(self.answering) or len(self.maker)):
+            return
+        depth = self.quoted.copy()
+        some = self.answering
+        if len(some):
+            normal = self.normal[some]
+            high = np.maximum(self.volatility[some], normal)
+            depth[some] = maker_depth(depth[some], high, normal=normal, power=self.power)
+        gone = np.isin(self.maker, called)
+        withdrawn = group_sum(self.made[gone], self.share[gone], len(depth))
+        finite = np.isfinite(depth)
+        depth[finite] = np.maximum(depth[finite] * (1.0 - withdrawn[finite]), LEFT * self.quoted[finite])
+        books = np.flatnonzero(finite & (depth != state.books.depth))
+        state.books["sold"][books] *= depth[books] / state.books.depth[books]
+        state.books["depth"][books] = depth[books]
+
+    def margin_factor(self, net: ExposureNetwork) -> Floats:
+        """Factor on the maintenance margin by market: max(1, sigma / sigma_0)^volatility_power of the exchange."""
+        book = net.book.market_book
+        normal, now = self.normal[book], self.volatility[book]
+        ratio = np.divide(now, normal, out=np.ones(len(book)), where=normal > 0)
+        return np.asarray(np.maximum(ratio, 1.0) ** self.gamma[net.book.market_exchange])
+
+    def _observe(self, prices: Floats) -> None:
+        tiny = np.finfo(float).tiny
+        with np.errstate(over="ignore", invalid="ignore"):
+            move = np.log(np.maximum(prices, tiny) / np.maximum(self.price, tiny))
+        move = np.where(np.isfinite(move), move, 0.0)  # a price without bound ends the run
+        self.volatility = update_volatility(self.volatility, move, memory=MEMORY)
+        self.price = prices
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What was assumed of volatility and of market makers."""
+        found = []
+        if self.watching and self.seconds is None:
+            found.append("a round counts as one day of volatility: no rulebook gives round_seconds")
+        if len(self.maker):
+            found.append("market makers share the depth of a book by what they hold of its asset there")
+        return found
+
+
+def _round_seconds(net: ExposureNetwork) -> float | None:
+    given = (rulebook(name).round_seconds for name in net.columns("exchanges")["rulebook"])
+    return next((seconds for seconds in given if seconds is not None), None)
+
+
+def _makers(net: ExposureNetwork, depth: Floats) -> tuple[NDArray[Any], NDArray[Any], Floats]:
+    """Market makers, books and the share of the depth each quotes: what it holds of the asset there over all of them.
+
+    Counted are deposits and positions in markets on the book and, on a shared book, wallets and holdings of the asset.
+    """
+    maker = np.asarray(net.columns("traders")["kind"] == "market_maker", dtype=bool)
+    none = np.zeros(0, dtype=np.int64)
+    if not maker.any():
+        return none, none, np.zeros(0)
+    book, owner = net.book, net.columns("accounts")["trader"]
+    parts = [
+        (owner[book.balance_account], book.market_book[book.balance_market], book.deposited),
+        (owner[book.position_account], book.market_book[book.position_market], np.abs(book.quantity)),
+    ]
+    outside = (net.columns("wallets"), net.columns("holdings"))
+    parts += [(table["trader"], table["asset"], table["units"]) for table in outside]
+    trader, place, units = (np.concatenate(column) for column in zip(*parts, strict=True))
+    kept = maker[trader] & (units > 0) & np.isfinite(depth[place])
+    key, where = np.unique(trader[kept].astype(np.int64) * len(depth) + place[kept], return_inverse=True)
+    held, of = group_sum(where, units[kept], len(key)), key % len(depth)
+    return key // len(depth), of, held / group_sum(of, held, len(depth))[of]
