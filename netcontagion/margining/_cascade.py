@@ -142,6 +142,10 @@ def _check_positions(net: ExposureNetwork) -> None:
         if settlement(net)[market] < 0:
             message = f"assets.settlement of {contract!r} is empty; name the asset, listed at {exchange!r}"
             raise ContagionError(message + ", that its gains are paid in")
+        impact = net.columns("assets")["impact"][book.market_asset[market]].partition(" ")[0]
+        if impact in ("ladder", "constant_product"):
+            message = f"assets.impact of {contract!r} is {impact!r}: the cascade closes contracts in full"
+            raise ContagionError(message + "; choose a form without end: exponential, linear or square_root")
 
 
 def _switches(channels: Collection[str] | None) -> frozenset[str]:
@@ -212,6 +216,7 @@ class Play:
     def round(self, number: int) -> tuple[int, float, Status | None]:
         """Play one round; the state is settled when nobody acted."""
         state = self.state
+        state.fade()
         marks = state.marks()
         if not (np.isfinite(worth(state.markets, marks)).all() and np.isfinite(state.ledger.flow).all()):
             return number, float("nan"), None
@@ -223,9 +228,9 @@ class Play:
         holes = self.write_off(which, marks) if "liquidation" in self.on else 0
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = answered + moved + holes > 0
+        goes_on = answered + moved + holes > 0 or self.may_return(len(which))
         ending = Status.EXHAUSTED if len(which) else Status.SETTLED
-        return number + 1, float(len(which)), None if acted else ending
+        return number + 1, float(len(which)), None if goes_on else ending
 
     def by_account(self, name: str) -> NDArray[Any]:
         """One of the notes by account of the network."""
@@ -237,11 +242,24 @@ class Play:
         found[overlay.accounts] = notes
         return found
 
+    def may_return(self, called: int) -> bool:
+        """Whether fading impact can still make somebody act.
+
+        A price that rises can call those who owe the asset, one that falls those whose collateral it is; either can
+        let somebody close an account that nobody could close.
+        """
+        fading, index = self.state.fading()[self.state.markets.book], self.state.overlay.index
+        reaches = (fading > 0) & index.as_debt | (fading < 0) & index.as_collateral
+        return bool(reaches.any() or (called and fading.any()))
+
     # the steps of a round -----------------------------------------------------------------------------------------
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accounts below health 1 and those closed by force, in order of priority."""
         state, share = self.state, self.state.overlay.share
+        if self.reach.returns(marks):
+            self.scan.restart()
+            self.watch.restart()
         reach = self.reach.now(marks, share)
         self.open(state.overlay.index.order[self.scan.exposed(reach, marks, share)])
         self.open(self.margin.exposed(marks, share))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion.errors import ContagionError, Problem, nearest
+from netcontagion.errors import ContagionError, Problem, SchemaError, nearest
+from netcontagion.network._ladder import is_ladder, read_ladder
 from netcontagion.network._margin import equity_tested
 from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook
 from netcontagion.network._schema import schema
@@ -21,7 +22,8 @@ __all__ = ["check_assets", "check_margin", "check_rulebooks", "check_tiers"]
 
 
 def check_assets(door: Door, assembly: Assembly) -> None:
-    """Refuse an underlying chain that comes back to itself."""
+    """Refuse an underlying chain that comes back to itself, and a depth ladder that is none."""
+    _check_ladders(door, assembly)
     labels = assembly.labels["assets"]
     parent = dict(zip(labels, assembly.columns["assets"]["underlying"], strict=True))
     for row, label in enumerate(labels):
@@ -35,6 +37,15 @@ def check_assets(door: Door, assembly: Assembly) -> None:
                 break
             seen.add(name)
             name = parent[name]
+
+
+def _check_ladders(door: Door, assembly: Assembly) -> None:
+    for row, text in enumerate(assembly.columns["assets"]["impact"]):
+        if is_ladder(text):
+            try:
+                read_ladder(text, row=int(assembly.order["assets"][row]))
+            except SchemaError as error:
+                door.problems += error.problems
 
 
 def _check_kinds(door: Door, assembly: Assembly) -> None:
