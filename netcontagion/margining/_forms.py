@@ -389,8 +389,11 @@ def _product_area(z: float, dz: float) -> float:
 
 @kernel
 def _step(levels: NDArray[np.float64], z: float) -> float:
-    """Relative price of the level that was traded last; 1 where none was."""
-    last, slack = levels.shape[1] - 2, SLACK * (levels[0, -1] - levels[0, 0])
+    """Relative price of the level that was traded last; 1 where none was.
+
+    A trade up to a price stops within ``SLACK`` of an edge: twice that is still the edge.
+    """
+    last, slack = levels.shape[1] - 2, 2.0 * SLACK * (levels[0, -1] - levels[0, 0])
     if abs(z) <= slack:
         return 1.0
     if z > 0.0:

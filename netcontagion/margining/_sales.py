@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["close_whole", "liquidate"]
 
 DUST = 1e-6  # a debt below this share of the account's opening debt is closed in full
+LEAST = 1e-6  # share of what may be traded below which nobody trades: a book that comes back lets a little in every round
 SLACK = 1e-12  # relative rounding that a threshold or a profit may miss by
 
 
@@ -67,10 +68,13 @@ def liquidate(
         fee_share = market_c.fee * bonus
         same = market_c.book == market_d.book  # in one asset the bonus itself is the profit
         share = 1.0 + bonus - fee_share
+        allowed = repaid
         if not (same or np.isnan(repaid) or rule.always):
             base_c, base_d = market_c.shocked, market_d.shocked
             repaid = most_that_pays(repaid, share, base_c, base_d, book_c, book_d, mark_c, mark_d, levels)
         repaid = _most_that_is_filled(repaid, share, same, book_c, book_d, mark_c, mark_d, levels)
+        if repaid < LEAST * allowed:
+            continue
         paid, seized, fee = _terms(repaid, debt, collateral, bonus, fee_share, mark_c, mark_d)
         if not paid > 0.0:
             continue
@@ -224,9 +228,10 @@ def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float6
             market = markets[entry.market]
             if entry.deposited <= 0.0 or entry.threshold <= 0.0 or not market.sellable:
                 continue
-            units, cash = trade(market.shocked, entry.deposited, books[market.book], levels)
-            if units <= SLACK * entry.deposited:
+            book = books[market.book]
+            if taken(entry.deposited, book, levels) < LEAST * entry.deposited:
                 continue
+            units, cash = trade(market.shocked, entry.deposited, book, levels)
             _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
             entry.deposited -= units
             log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 0.0
@@ -241,11 +246,12 @@ def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float6
             market, owed = markets[entry.market], entry.borrowed
             book = books[market.book]
             supply = -taken(-owed, book, levels)
+            if supply < LEAST * owed:
+                waiting = 1.0
+                break
             units, cash = buy_for(market.shocked, owed, purse, book, levels)
             if supply < owed and -units >= supply * (1.0 - SLACK):  # the book ends before the cash
                 waiting = 1.0
-            if -units <= SLACK * owed:
-                break
             _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
             entry.borrowed += units
             log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 1.0
