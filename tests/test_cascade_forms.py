@@ -30,7 +30,7 @@ def market(accounts, *, impact="exponential", depth=NAN, rulebook="closeout", pr
     assets = {"asset": list(price), "price": list(price.values()), "impact": by_asset(impact, "exponential")}
     assets |= {"depth": by_asset(depth, NAN), "permanent": by_asset(columns.get("permanent", 1.0), 1.0)}
     assets |= {"half_life": by_asset(columns.get("half_life", NAN), NAN)}
-    size = len(price)
+    size, names_of_balances = len(price), ("account", "asset", "deposited", "borrowed")
     return nc.ExposureNetwork(
         assets=assets,
         exchanges={"exchange": ["A"], "rulebook": [rulebook]} | dict(fees),
@@ -43,7 +43,7 @@ def market(accounts, *, impact="exponential", depth=NAN, rulebook="closeout", pr
             "depth": columns.get("own", [NAN] * size),
         },
         accounts={"account": names, "trader": names, "exchange": ["A"] * len(names)},
-        balances=dict(zip(("account", "asset", "deposited", "borrowed"), map(list, zip(*held, strict=True)), strict=True)),
+        balances=dict(zip(names_of_balances, map(list, zip(*held, strict=True)), strict=True)),
     )
 
 
@@ -62,7 +62,8 @@ def sold(found, asset="ETH"):
 
 def test_g8_a_sale_of_50_on_a_pool_of_1000():
     """Golden check G8: price ratio (1 + .05)^-2, average fill 1 / 1.05 of the price."""
-    net = market({"k": {"ETH": 50.0, "USD": -45_000.0}}, impact="constant_product", depth=1_000.0, price={"ETH": 1_000.0})
+    pool = {"impact": "constant_product", "depth": 1_000.0, "price": {"ETH": 1_000.0}}
+    net = market({"k": {"ETH": 50.0, "USD": -45_000.0}}, **pool)
     found = run(net)
     units, cash = sold(found)
     assert units == 50.0

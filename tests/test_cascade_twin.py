@@ -10,7 +10,7 @@ import pytest
 
 import netcontagion as nc
 from netcontagion import builders
-from netcontagion.margining import _answers, _forms, _overlay, _sales, _scan, _trading
+from netcontagion.margining import _answers, _forms, _margin_sales, _overlay, _sales, _scan, _trading
 from netcontagion.margining._cascade import Play
 from netcontagion.margining._events import Events
 from netcontagion.margining._opening import open_state
@@ -120,7 +120,9 @@ def random_forms(seed):
     forms = ["exponential", "linear", "square_root", "constant_product", LADDER]
     assets["impact"] = [str(rng.choice(forms)) for _ in range(size)]
     wide = {"exponential": 1, "linear": 2, "square_root": 20, "constant_product": 3, LADDER: 1}
-    assets["impact"] = ["linear" if math.isnan(d) else i for i, d in zip(assets["impact"], assets["depth"], strict=True)]
+    assets["impact"] = [
+        "linear" if math.isnan(d) else i for i, d in zip(assets["impact"], assets["depth"], strict=True)
+    ]
     assets["depth"] = [d * wide[form] for d, form in zip(assets["depth"], assets["impact"], strict=True)]
     if rng.random() < 0.6:
         assets["permanent"] = rng.choice([1.0, 0.7, 0.2], size).tolist()
@@ -784,7 +786,7 @@ def test_random_markets_reach_every_branch():
 # kernels and their plain functions ----------------------------------------------------------------------------------
 
 
-KERNELS = (_answers, _forms, _overlay, _sales, _scan, _trading)
+KERNELS = (_answers, _forms, _margin_sales, _overlay, _sales, _scan, _trading)
 
 
 def plain_kernels(patch):

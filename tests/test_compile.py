@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,7 @@ def answer(folder):
     """What the upper kernel returns in a new process that shares the cache of kernels."""
     code = "import upper; print(upper.total(1.0))"
     there = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-    there["PYTHONPATH"] = os.pathsep.join([str(folder), os.getcwd()])
+    there["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path.cwd())])
     done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True, check=True)
     return float(done.stdout)
 

@@ -52,8 +52,8 @@ def cascade(
 
     Every round: accounts below health 1 at the round's marks are called; their owners top up from wallets to health
     1.05, then from own accounts down to 1.25 there, all or nothing; what stays below 1 is liquidated by the rules of
-    its exchange, in the order of ``priority``; sales move prices (price x exp(-Q / depth) on the cumulative net
-    quantity); debt left without collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance
+    its exchange, in the order of ``priority``; sales move prices by the impact form of the book on its cumulative net
+    quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance
     fund, equity and suppliers. When nobody acts any more, what nodes owe each other is cleared.
 
     Parameters
@@ -191,7 +191,9 @@ class Play:
         self.scan, self.watch = Scan(index), Watch(index)
         self.margin = MarginScan(state.overlay.margin, state.terms)
         self.never_called = len(state.overlay.margin.test) - state.net.derived("accounts")  # others@: from here on
-        before = state.net.book.market_mark
+        book, venue = state.net.book, state.net.columns("accounts")["exchange"]
+        self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
+        before = book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         if state.shock.defaults:
@@ -245,11 +247,11 @@ class Play:
     def may_return(self, called: int) -> bool:
         """Whether fading impact can still make somebody act.
 
-        A price that rises can call those who owe the asset, one that falls those whose collateral it is; either can
-        let somebody close an account that nobody could close.
+        A price that rises can call those who owe the asset, one that falls those whose collateral it is, and either a
+        margin account; either can let somebody close an account that nobody could close.
         """
         fading, index = self.state.fading()[self.state.markets.book], self.state.overlay.index
-        reaches = (fading > 0) & index.as_debt | (fading < 0) & index.as_collateral
+        reaches = (fading > 0) & index.as_debt | (fading < 0) & index.as_collateral | (fading != 0) & self.margined
         return bool(reaches.any() or (called and fading.any()))
 
     # the steps of a round -----------------------------------------------------------------------------------------

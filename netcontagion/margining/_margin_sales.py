@@ -404,7 +404,9 @@ def _repay(
         units = units_of(market_c.shocked, cost, book_c, levels)
         if not units <= deposit.deposited:
             units = deposit.deposited
-        if supply < LITTLE * wanted or taken(units, book_c, levels) < LITTLE * units:  # nobody trades: it stays as it is
+        if (
+            supply < LITTLE * wanted or taken(units, book_c, levels) < LITTLE * units
+        ):  # nobody trades: it stays as it is
             break
         units, cash = trade(market_c.shocked, units, book_c, levels)
         wanted = supply

@@ -100,7 +100,7 @@ def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDA
     """Books on which nothing was traded yet, those of the assets first, and the levels of their ladders."""
     asset, none = net.columns("assets"), np.zeros(len(depth))
     of_book = np.concatenate([np.arange(len(asset["price"])), net.book.market_asset])
-    forms = read_forms(asset["impact"])
+    forms = read_forms(asset["impact"].tolist())
     resilience = np.where(np.isnan(asset["half_life"]), 1.0, 0.5 ** (1.0 / asset["half_life"]))
     found: Books = records(
         form=(forms.form[of_book], np.uint8),

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["close_whole", "liquidate"]
 
 DUST = 1e-6  # a debt below this share of the account's opening debt is closed in full
-LEAST = 1e-6  # share of what may be traded below which nobody trades: a book that comes back lets a little in every round
+LEAST = (
+    1e-6  # share of what may be traded below which nobody trades: a book that comes back lets a little in every round
+)
 SLACK = 1e-12  # relative rounding that a threshold or a profit may miss by
 
 

@@ -264,7 +264,7 @@ class State:
         return np.asarray(self.asset_base * self._left()[: len(self.asset_base)])
 
     def _left(self) -> NDArray[np.float64]:
-        """What trades have left of the price of every book."""
+        """Return what trades have left of the price of every book."""
         books = self.books
         forms = Forms(books.form, books.first, books.last, NO_LEVELS if self.levels is None else self.levels)
         return quotes(forms, np.ones(len(books)), books.sold, books.depth)

@@ -45,7 +45,7 @@ def _curve(base: float, book: Row, levels: NDArray[np.float64]) -> PriceCurve:
 @kernel
 def taken(units: float, book: Row, levels: Levels) -> float:
     """Part of an order that a book takes: ladders and pools end, other forms go on at whatever price."""
-    if np.isinf(book.depth) or not (book.form == LADDER or book.form == CONSTANT_PRODUCT):
+    if np.isinf(book.depth) or book.form not in (LADDER, CONSTANT_PRODUCT):
         return units
     if levels is None:
         return smooth_fill(book.form, book.sold, book.depth, units)

@@ -133,7 +133,7 @@ def _post(state: Live, exchange: int, channel: int, *, loss: float, flow: float)
 
 
 def _book(state: Live, place: int) -> tuple[float, Row, Levels]:
-    """Base price, book and levels of a market, or of an asset outside the exchanges."""
+    """Return base price, book and levels of a market, or of an asset outside the exchanges."""
     n_markets = len(state.markets.shocked)
     inside = place < n_markets
     book = int(state.markets.book[place]) if inside else place - n_markets
