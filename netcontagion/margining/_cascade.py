@@ -53,8 +53,9 @@ def cascade(
     Every round: accounts below health 1 at the round's marks are called; their owners top up from wallets to health
     1.05, then from own accounts down to 1.25 there, all or nothing; what stays below 1 is liquidated by the rules of
     its exchange, in the order of ``priority``; sales move prices by the impact form of the book on its cumulative net
-    quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance
-    fund, equity and suppliers. When nobody acts any more, what nodes owe each other is cleared.
+    quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without
+    collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance fund, equity and suppliers. When
+    nobody acts any more, what nodes owe each other is cleared.
 
     Parameters
     ----------
