@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
 import logging
 import os
+import sys
 import threading
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -24,7 +28,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a loop over arrays at its first call, cached on disk where a folder is writable.
 
     The plain function stays reachable as ``.__wrapped__``: tests hold the two against each other.
-    A kernel may call other kernels of its module by name.
+    A kernel may call other kernels by name, and read numbers: those of other modules are part of the name of its folder
+    in the cache, which numba keeps up to date with the kernel's own module only.
     """
 
     @functools.cache
@@ -35,9 +40,9 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
             linked = _linked(function)
             config: Any = numba.config
             folder = config.CACHE_DIR
-            # kept out of the package's own folder: pip would leave it there, and what is left shadows a later install
-            config.CACHE_DIR = folder or _cache_folder()
             try:
+                # kept out of the package's own folder: pip would leave it there, and what is left shadows a later one
+                config.CACHE_DIR = str(Path(folder or _cache_folder()) / _digest(function))
                 return numba.njit(cache=True, nogil=True)(linked)
             except (RuntimeError, OSError) as error:
                 _log.info("no folder to cache the kernel %s in (%s): it is compiled anew", function.__name__, error)
@@ -76,14 +81,45 @@ def _cache_folder() -> str:
     return str(os_cache("netcontagion") / "kernels")
 
 
+def _digest(function: Callable[P, R]) -> str:
+    """Digest what a kernel is compiled from beside its own module: other modules' kernels, and the numbers read."""
+    found, modules, numbers = hashlib.sha256(), {function.__module__}, []
+    for one in _reached(function):
+        if one.__module__ not in modules:
+            modules.add(one.__module__)
+            found.update(_source(one.__module__))
+        numbers += [f"{name}={value!r}" for name, value in _named(one) if isinstance(value, (int, float, str, tuple))]
+    found.update("\n".join(sorted(numbers)).encode())
+    return found.hexdigest()[:16]
+
+
+@functools.cache
+def _source(module: str) -> bytes:
+    return inspect.getsource(sys.modules[module]).encode()
+
+
+def _reached(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return the function and all plain functions of kernels that it calls, directly or not."""
+    found = [function]
+    for one in found:
+        called = [value.__wrapped__ for _, value in _named(one) if hasattr(value, "compiled")]
+        found += [inner for inner in dict.fromkeys(called) if inner not in found]
+    return found
+
+
+def _named(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """Return the globals that a function names, with their values."""
+    if not isinstance(function, FunctionType):
+        return []
+    known = function.__globals__
+    return [(name, known[name]) for name in function.__code__.co_names if name in known]
+
+
 def _linked(function: Callable[P, R]) -> Callable[P, R]:
     """Return the function with the kernels it names replaced by what they compile to."""
-    if not isinstance(function, FunctionType):
+    kernels = {name: value.compiled() for name, value in _named(function) if hasattr(value, "compiled")}
+    if not kernels or not isinstance(function, FunctionType):
         return function
-    known = function.__globals__
-    names = [name for name in function.__code__.co_names if hasattr(known.get(name), "compiled")]
-    if not names:
-        return function
-    scope = known | {name: known[name].compiled() for name in names}
+    scope = function.__globals__ | kernels
     linked = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     return functools.update_wrapper(linked, function, updated=())

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
-from test_cascade_twin import random_shock, random_tables
+from test_cascade_twin import random_forms, random_shock, random_tables
 
 import netcontagion as nc
 from netcontagion.margining import _cascade, _index, _overlay, _scan
@@ -72,14 +72,15 @@ def test_every_account_below_1_is_called_in_every_round(seed, shock, monkeypatch
     assert sum(seen) > 0
 
 
+@pytest.mark.parametrize("tables", [random_tables, random_forms])
 @pytest.mark.parametrize("block", range(4))
-def test_every_account_below_1_is_called_in_random_markets(block, monkeypatch):
+def test_every_account_below_1_is_called_in_random_markets(block, tables, monkeypatch):
     """With suppliers cut, wallets, several accounts a trader, own thresholds and defaults; blocks of two accounts."""
     monkeypatch.setattr(_index, "BLOCK", 2)
     monkeypatch.setattr(_scan, "REMEMBERED", 3)
     seen = spy_on_calls(monkeypatch)
     for seed in range(10 * block, 10 * block + 10):
-        nc.cascade(nc.ExposureNetwork(**random_tables(seed)), random_shock(seed)).check()
+        nc.cascade(nc.ExposureNetwork(**tables(seed)), random_shock(seed)).check()
     assert sum(seen) > 50
 
 

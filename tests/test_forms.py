@@ -16,9 +16,10 @@ from netcontagion import SchemaError, UnknownLabelError
 from netcontagion._compile import kernel
 from netcontagion.builders import depth_at, ladder
 from netcontagion.clearing import _impact as clearing_impact
-from netcontagion.margining import _forms, cash_from_sale, price_after_sale, units_for_cash
+from netcontagion.margining import _forms, _trading, cash_from_sale, price_after_sale, units_for_cash
 from netcontagion.margining._forms import DRY, FORMS, NO_LEVELS, PriceCurve, levels_of
 from netcontagion.margining._impact import quotes
+from netcontagion.margining._state import records
 from netcontagion.network import Ladder, read_ladder, write_ladder
 
 REFERENCES = json.loads((Path(__file__).parent / "references" / "price_formation.json").read_text(encoding="utf-8"))
@@ -34,6 +35,17 @@ def curve(form, base=1.0, sold=0.0, depth=1.0):
     return PriceCurve(
         FORMS[kind], float(base), float(sold), float(depth), levels_of(form) if " " in form else NO_LEVELS
     )
+
+
+def most_that_pays(share, collateral, debt, mark_c, mark_d):
+    """The kernel of the cascade on two curves, as rows of its table of books."""
+    ends = np.cumsum([0, collateral.levels.shape[1], debt.levels.shape[1]])
+    books = records(
+        form=([collateral.form, debt.form], np.uint8), first=(ends[:2], np.int64), last=(ends[1:], np.int64),
+        depth=([collateral.depth, debt.depth], float), sold=([collateral.sold, debt.sold], float),
+    )  # fmt: skip
+    levels = np.concatenate([collateral.levels, debt.levels], axis=1) if ends[-1] else None
+    return _trading.most_that_pays(1e12, share, collateral.base, debt.base, *books, mark_c, mark_d, levels)
 
 
 def moved(book, units):
@@ -222,7 +234,7 @@ def former_debt(share, base_c, sold_c, depth_c, base_d, sold_d, depth_d, mark_c,
     slope = share / mark_c / depth_c + 1.0 / mark_d / depth_d
     if edge < -1e-12:
         return -1.0
-    return max(edge, 0.0) / slope if slope > 0.0 else np.inf
+    return max(edge, 0.0) / slope if slope > 0.0 else 1e12
 
 
 def test_the_exponential_form_is_the_former_one_to_the_bit():
@@ -237,7 +249,7 @@ def test_the_exponential_form_is_the_former_one_to_the_bit():
         assert _forms.units_for(book, cash) == former_units(base, sold, depth, cash)
         other = curve("exponential", base * 2, -sold, depth * 3)
         marks = base * rng.uniform(0.9, 1.1), 2 * base * rng.uniform(0.9, 1.1)
-        ours = _forms.most_that_pays(1.05, book, other, *marks)
+        ours = most_that_pays(1.05, book, other, *marks)
         assert ours == former_debt(1.05, base, sold, depth, 2 * base, -sold, depth * 3, *marks)
 
 
@@ -371,7 +383,7 @@ def test_the_last_unit_that_pays_pays(form_c, form_d, place_c, place_d, share):
         brought = _forms.marginal_price(collateral, share * repaid / mark_c, True) * share / mark_c
         return brought - _forms.marginal_price(debt, -repaid / mark_d, False) / mark_d
 
-    found = _forms.most_that_pays(share, collateral, debt, mark_c, mark_d)
+    found = most_that_pays(share, collateral, debt, mark_c, mark_d)
     if found < 0:
         assert margin(0.0) < 1e-12
     else:
@@ -445,15 +457,16 @@ def test_kernels_equal_their_plain_functions_and_the_arrays(monkeypatch):
             cash = _forms.cash_for(book, units)
             limits = _forms.units_to(book, 3.5), _forms.units_at_average(book, units, 3.9)
             together = _forms.fill_together(book, np.array([units, -0.3 * units, 1.0]))[1].sum()
-            pays = _forms.most_that_pays(1.08, book, cases[0][1], 4.0, 4.0)
+            pays = most_that_pays(1.08, book, cases[0][1], 4.0, 4.0)
             ends = _forms.marginal_price(book, units, units > 0), _forms.price_now(book)
             found.append((cash, _forms.units_for(book, cash), together, pays, *limits, *ends))
         return np.array(found)
 
     compiled = run()
-    for name, value in list(vars(_forms).items()):
-        if hasattr(value, "compiled"):
-            monkeypatch.setattr(_forms, name, value.__wrapped__)
+    for module in (_forms, _trading):
+        for name, value in list(vars(module).items()):
+            if hasattr(value, "compiled"):
+                monkeypatch.setattr(module, name, value.__wrapped__)
     plain = run()
     np.testing.assert_allclose(compiled, plain, rtol=1e-11, atol=1e-9)
     for (form, book, units), row in zip(cases, compiled, strict=True):
@@ -486,33 +499,6 @@ def test_quotes_of_books_of_every_form():
     assert quotes(empty, np.zeros(0), np.zeros(0), np.zeros(0)).shape == (0,)
     with pytest.raises(UnknownLabelError, match="linear"):
         _forms.read_forms(["linaer"])
-
-
-def test_kernels_call_kernels_of_their_own_module_only():
-    own = [value for value in vars(_forms).values() if hasattr(value, "compiled")]
-    assert own
-    assert all(value.__module__ == _forms.__name__ for value in own)
-
-
-def test_permanent_and_passing_impact():
-    flow, passing = _forms.split_fill(10.0, 2.0, 0.25, 8.0)
-    assert (flow, passing) == (12.0, 8.0)
-    assert flow + passing == 10.0 + 2.0 + 8.0
-    assert _forms.decayed(passing, 0.5, 2.0) == 2.0
-    assert _forms.decayed(passing, 1.0, 50.0) == 8.0
-    halved = 0.5 ** (1 / 3)
-    assert _forms.decayed(passing, halved, 3.0) == pytest.approx(4.0)
-
-
-def test_a_flash_crash_recovers_what_was_passing():
-    """The log of the price is the fundamental one less what is permanent and what has not decayed."""
-    flow = passing = 0.0
-    path = []
-    for units in (50.0, 0.0, 0.0, 0.0):
-        passing = _forms.decayed(passing, 0.5, 1.0)
-        flow, passing = _forms.split_fill(flow, passing, 0.4, units)
-        path.append(math.log(_forms.price_now(curve("exponential", 1.0, flow + passing, 100.0))))
-    assert path == pytest.approx([-0.5, -0.2 - 0.15, -0.2 - 0.075, -0.2 - 0.0375])
 
 
 # input --------------------------------------------------------------------------------------------------------------

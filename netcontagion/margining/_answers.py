@@ -1,7 +1,6 @@
 """Compiled loops over accounts that touch no book: health, and answers of owners.
 
-Kernels call kernels of their own module only: a cached one does not notice that another module changed. Rows of a table
-are handed on as one record each: every array that is handed on has to be compiled again.
+Rows of a table are handed on as one record each: every array that is handed on has to be compiled again.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _even_out(state: Live, group: _Group) -> list[Trade]:
         if units:
             _post(state, book, units, cash, price)
             done.append(Trade("arbitrage", book, units, cash, cheap))
-    state.books["sold"][books] += found.trades
+    state.push(books, found.trades)
     return done
 
 
@@ -161,8 +161,8 @@ def _redeem(state: Live, claim: _Claim) -> list[Trade]:
             continue
         curve, under = _curve(state, book, claim.form), _underlying(state, claim)
         paid, got = float(curve.cash(np.array(-units))), float(under.cash(np.array(units * claim.ratio)))
-        state.books["sold"][book] -= units
-        state.books["sold"][claim.underlying] += units * claim.ratio
+        state.push(book, -units)
+        state.push(claim.underlying, units * claim.ratio)
         _pay(state, paid + got)
         done += [
             Trade("redemption", book, -units, paid, [book]),

@@ -291,9 +291,7 @@ def _nobody_owes(net: ExposureNetwork) -> bool:
 
 
 def _no_depth(net: ExposureNetwork) -> bool:
-    forms = net.columns("assets")["impact"]
-    depths = np.concatenate([net.columns(table)["depth"] for table in ("assets", "markets")])
-    return bool((forms == "exponential").all()) and not np.isfinite(depths).any()
+    return not np.isfinite(net.book.book_depth).any()
 
 
 _IDLE: dict[str, Callable[[ExposureNetwork], bool]] = {

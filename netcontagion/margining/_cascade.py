@@ -55,9 +55,10 @@ def cascade(
 
     Every round: accounts below health 1 at the round's marks are called; their owners top up from wallets to health
     1.05, then from own accounts down to 1.25 there, all or nothing; what stays below 1 is liquidated by the rules of
-    its exchange, in the order of ``priority``; sales move prices (price x exp(-Q / depth) on the cumulative net
-    quantity); debt left without collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance
-    fund, equity and suppliers. When nobody acts any more, what nodes owe each other is cleared.
+    its exchange, in the order of ``priority``; sales move prices by the impact form of the book on its cumulative net
+    quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without
+    collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance fund, equity and suppliers. When
+    nobody acts any more, what nodes owe each other is cleared.
 
     In mode "equilibrium" all of this happens at once: whoever is below health 1 at the end is closed out, every seller
     on a book is paid the one average price of all that is sold there, and losses are shared once. Several sets of
@@ -176,6 +177,10 @@ def _check_positions(net: ExposureNetwork) -> None:
         if settlement(net)[market] < 0:
             message = f"assets.settlement of {contract!r} is empty; name the asset, listed at {exchange!r}"
             raise ContagionError(message + ", that its gains are paid in")
+        impact = net.columns("assets")["impact"][book.market_asset[market]].partition(" ")[0]
+        if impact in ("ladder", "constant_product"):
+            message = f"assets.impact of {contract!r} is {impact!r}: the cascade closes contracts in full"
+            raise ContagionError(message + "; choose a form without end: exponential, linear or square_root")
 
 
 def _switches(channels: Collection[str] | None) -> frozenset[str]:
@@ -221,7 +226,9 @@ class Play:
         self.scan, self.watch = Scan(index), Watch(index)
         self.margin = MarginScan(state.overlay.margin, state.terms)
         self.never_called = len(state.overlay.margin.test) - state.net.derived("accounts")  # others@: from here on
-        before = state.net.book.market_mark
+        book, venue = state.net.book, state.net.columns("accounts")["exchange"]
+        self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
+        before = book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         self.between = Between(self)
@@ -248,6 +255,7 @@ class Play:
         """Play one round; the state is settled when nobody acted."""
         state = self.state
         self.events.open_round(number)
+        state.fade()
         self.between.advance()
         marks = state.marks()
         if not (np.isfinite(worth(state.markets, marks)).all() and np.isfinite(state.ledger.flow).all()):
@@ -259,9 +267,9 @@ class Play:
         holes = self.write_off(which, marks) if "liquidation" in self.on else 0
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = answered + moved + holes > 0 or self.between.pending
+        goes_on = answered + moved + holes > 0 or self.between.pending or self.may_return(len(which))
         ending = Status.EXHAUSTED if len(which) else Status.SETTLED
-        return number + 1, float(len(which)), None if acted else ending
+        return number + 1, float(len(which)), None if goes_on else ending
 
     def by_account(self, name: str) -> NDArray[Any]:
         """One of the notes by account of the network."""
@@ -273,11 +281,24 @@ class Play:
         found[overlay.accounts] = notes
         return found
 
+    def may_return(self, called: int) -> bool:
+        """Whether fading impact can still make somebody act.
+
+        A price that rises can call those who owe the asset, one that falls those whose collateral it is, and either a
+        margin account; either can let somebody close an account that nobody could close.
+        """
+        fading, index = self.state.fading()[self.state.markets.book], self.state.overlay.index
+        reaches = (fading > 0) & index.as_debt | (fading < 0) & index.as_collateral | (fading != 0) & self.margined
+        return bool(reaches.any() or (called and fading.any()))
+
     # the steps of a round -----------------------------------------------------------------------------------------
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accounts below health 1 and those closed by force, in order of priority."""
         state, share = self.state, self.state.overlay.share
+        if self.reach.returns(marks):
+            self.scan.restart()
+            self.watch.restart()
         reach = self.reach.now(marks, share)
         self.open(state.overlay.index.order[self.scan.exposed(reach, marks, share)])
         self.open(self.margin.exposed(marks, share))

@@ -70,7 +70,8 @@ class Depth:
         finite = np.isfinite(depth)
         depth[finite] = np.maximum(depth[finite] * (1.0 - withdrawn[finite]), LEFT * self.quoted[finite])
         books = np.flatnonzero(finite & (depth != state.books.depth))
-        state.books["sold"][books] *= depth[books] / state.books.depth[books]
+        for name in ("sold", "passing"):
+            state.books[name][books] *= depth[books] / state.books.depth[books]
         state.books["depth"][books] = depth[books]
 
     def margin_factor(self, net: ExposureNetwork) -> Floats:

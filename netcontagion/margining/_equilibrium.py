@@ -16,7 +16,7 @@ from netcontagion.margining._events import Events
 from netcontagion.margining._opening import open_state
 from netcontagion.margining._state import called
 from netcontagion.margining._supported import only_closes_out
-from netcontagion.network import rulebook
+from netcontagion.network import is_ladder, rulebook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +77,7 @@ def equilibria(net: ExposureNetwork, shock: Shock, on: frozenset[str], *, max_ro
 
 def check_isotone(net: ExposureNetwork, shock: Shock, on: frozenset[str]) -> None:
     """Refuse a network in which closing one account can save another, naming the rule, the table and the row."""
-    wrong = [*_active_rules(net)]
+    wrong = [*_active_rules(net), *_live_prices(net)]
     depth = net.book.book_depth * shock.depth_factor
     if "impact" in on:
         wrong += [*_moving_debts(net, depth), *_moving_funds(net, depth)]
@@ -93,6 +93,28 @@ def _active_rules(net: ExposureNetwork) -> Iterator[str]:
     for label, name in zip(net.labels("exchanges").tolist(), names, strict=True):
         if found := only_closes_out(rulebook(name)):
             yield f"exchange {label!r}, rulebook {name!r}: {', '.join(found)}"
+
+
+def _live_prices(net: ExposureNetwork) -> Iterator[str]:
+    """Prices that move by more than what is sold: they would have to be part of the fixed point."""
+    asset, labels = net.columns("assets"), net.labels("assets").tolist()
+    for label, form, permanent, half_life, capital, power in zip(
+        labels,
+        *(asset[name] for name in ("impact", "permanent", "half_life", "arbitrage", "depth_power")),
+        strict=True,
+    ):
+        if is_ladder(form):
+            yield f"assets, {label!r}: a ladder as impact, which may leave a sale unfilled"
+        if permanent < 1 and not np.isnan(half_life):
+            yield f"assets, {label!r}: permanent is {permanent:g}, so that its price comes back"
+        if capital > 0:
+            yield f"assets, {label!r}: arbitrage is {capital:g}"
+        if power > 0:
+            yield f"assets, {label!r}: depth_power is {power:g}"
+    named = net.columns("markets")["price_source"]
+    for row in np.flatnonzero([name not in (None, "spot") for name in named]).tolist():
+        exchange, name = net.labels("exchanges")[net.columns("markets")["exchange"][row]], named[row]
+        yield f"markets, exchange {exchange!r}, {labels[net.columns('markets')['asset'][row]]!r}: price_source {name!r}"
 
 
 def _moving_debts(net: ExposureNetwork, depth: NDArray[np.float64]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Forms of price impact as compiled loops: what a sale does to a price, what it brings, how much brings a sum.
 
 Every form is a curve of the price over the cumulative net quantity sold: what was traded before is where the next trade
-starts, so that a sale in pieces is the sale at once. Kernels of other modules may call these by name.
+starts, so that a sale in pieces is the sale at once.
 """
 
 from __future__ import annotations
@@ -30,19 +30,16 @@ __all__ = [
     "Forms",
     "PriceCurve",
     "cash_for",
-    "decayed",
     "fill_together",
     "fillable",
     "levels_of",
     "marginal_price",
-    "most_that_pays",
     "price_now",
     "read_forms",
     "smooth_cash",
     "smooth_fill",
     "smooth_price",
     "smooth_units",
-    "split_fill",
     "units_at_average",
     "units_for",
     "units_to",
@@ -238,65 +235,7 @@ def fill_together(curve: PriceCurve, orders: NDArray[np.float64]) -> tuple[NDArr
     return filled, price * filled
 
 
-# several curves -----------------------------------------------------------------------------------------------------
-
-
-@kernel
-def most_that_pays(share: float, collateral: PriceCurve, debt: PriceCurve, mark_c: float, mark_d: float) -> float:
-    """Debt whose repayment still pays at the margin [num], collateral and debt on two books; -1 where none does.
-
-    The r-th unit of money brings share x price of collateral / mark_c, after share x r / mark_c units were sold, and
-    costs price of debt / mark_d, after r / mark_d units were bought.
-    """
-    exponential_c = collateral.form == EXPONENTIAL or np.isinf(collateral.depth)
-    exponential_d = debt.form == EXPONENTIAL or np.isinf(debt.depth)
-    if exponential_c and exponential_d:  # the log of the ratio of the two is linear in r
-        edge = np.log(share * (collateral.base / mark_c) / (debt.base / mark_d))
-        edge += debt.sold / debt.depth - collateral.sold / collateral.depth
-        slope = share / mark_c / collateral.depth + 1.0 / mark_d / debt.depth
-        if edge < -SLACK:
-            return -1.0
-        return max(edge, 0.0) / slope if slope > 0.0 else np.inf
-    brought = share / mark_c * marginal_price(collateral, 0.0, True)
-    paid = marginal_price(debt, 0.0, False) / mark_d
-    if not brought >= paid * (1.0 - SLACK):
-        return -1.0
-    low = 0.0
-    high = units_to(collateral, paid * mark_c / share) * mark_c / share
-    high = max(min(high, -units_to(debt, brought * mark_d) * mark_d), 0.0)
-    if np.isinf(high):
-        return high
-    for _ in range(HALVINGS):
-        middle = 0.5 * (low + high)
-        if not low < middle < high:
-            break
-        brought = share / mark_c * marginal_price(collateral, share * middle / mark_c, True)
-        if brought >= marginal_price(debt, -middle / mark_d, False) / mark_d:
-            low = middle
-        else:
-            high = middle
-    return 0.5 * (low + high)
-
-
-# permanent and temporary impact -------------------------------------------------------------------------------------
-
-
-@kernel
-def split_fill(flow: float, passing: float, permanent: float, units: float) -> tuple[float, float]:
-    """Permanent and passing part of the net quantity after a fill; their sum is where the price stands."""
-    return flow + permanent * units, passing + (1.0 - permanent) * units
-
-
-@kernel
-def decayed(passing: float, resilience: float, rounds: float) -> float:
-    """Leave what some rounds leave of the passing part of the net quantity, each the share ``resilience``.
-
-    A half-life of h rounds is a resilience of 0.5 ** (1 / h).
-    """
-    return float(passing * resilience**rounds)
-
-
-# forms without steps: numbers only, which costs a hot loop less than handing an array on ------------------------------
+# forms without steps: numbers only, which costs a hot loop less than handing an array on ----------------------------
 
 
 @kernel
@@ -450,8 +389,11 @@ def _product_area(z: float, dz: float) -> float:
 
 @kernel
 def _step(levels: NDArray[np.float64], z: float) -> float:
-    """Relative price of the level that was traded last; 1 where none was."""
-    last, slack = levels.shape[1] - 2, SLACK * (levels[0, -1] - levels[0, 0])
+    """Relative price of the level that was traded last; 1 where none was.
+
+    A trade up to a price stops within ``SLACK`` of an edge: twice that is still the edge.
+    """
+    last, slack = levels.shape[1] - 2, 2.0 * SLACK * (levels[0, -1] - levels[0, 0])
     if abs(z) <= slack:
         return 1.0
     if z > 0.0:

@@ -367,7 +367,7 @@ def _ladder_inverse(levels: Floats, z: Floats, area: Floats) -> Floats:
 def _steps(levels: Floats, z: Floats) -> Floats:
     """Relative price of the level that was traded last; 1 where none was."""
     edges, _, price = levels
-    slack, zero = SLACK * (edges[-1] - edges[0]), int(np.searchsorted(edges, 0.0))
+    slack, zero = 2.0 * SLACK * (edges[-1] - edges[0]), int(np.searchsorted(edges, 0.0))
     sold = price[np.clip(np.searchsorted(edges, z - slack, side="left") - 1, zero, len(edges) - 1)]
     bought = price[np.clip(np.searchsorted(edges, z + slack, side="right") - 1, 0, max(zero - 1, 0))]
     return np.where(z > slack, sold, np.where(z < -slack, bought, 1.0))

@@ -12,17 +12,19 @@ import numpy as np
 
 from netcontagion._compile import kernel
 from netcontagion.margining._posting import GONE
-from netcontagion.margining._sales import cash_for, trade, units_for
+from netcontagion.margining._trading import cash_of, next_price, taken, trade, units_of
 from netcontagion.margining._valuation import INVERSE, PORTFOLIO
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._state import Board, Row
+    from netcontagion.margining._trading import Levels
 
 __all__ = ["CHARGE", "CLOSING", "OPENING", "PURCHASE", "SALE", "close_margin"]
 
 SLACK = 1e-12  # relative rounding that a threshold may miss by
+LITTLE = 1e-6  # share of an order below which nobody trades
 SALE, PURCHASE, CLOSING, OPENING, CHARGE = range(5)  # rows of the log: balances, long and short contracts, charges
 LEAST = 1e-300  # a price below this is no price: what is owed in coin is without bound
 STEPS = 64  # steps of a reduction: each closes what health still lacks after the price that the last one paid
@@ -203,15 +205,15 @@ def _close(
     held = coin_entry(account, coin, board)
     book = board.books[market.book]
     if market.kind == INVERSE:
-        cost = coins_for(market, units, book)
-        trade(market, units, book)
+        cost = coins_for(market, units, book, board.levels)
+        trade(market.shocked, units, book, board.levels)
         settled = units * market.face / position.entry - cost
         received, money = -cost * marks[coin], abs(cost) * marks[coin]
         ledger.bought[coin] += cost
         ledger.flow[trader] -= cost * marks[coin]
         ledger.flow[market_node] += cost * marks[coin]
     else:
-        cash = trade(market, units, book)
+        cash = trade(market.shocked, units, book, board.levels)[1]
         gain = cash - units * position.entry
         settled = 0.0
         received, money = cash, abs(cash)
@@ -262,14 +264,12 @@ def credit(entry: Row, units: float) -> None:
 
 
 @kernel
-def coins_for(market: Row, units: float, book: Row) -> float:
+def coins_for(market: Row, units: float, book: Row, levels: Levels) -> float:
     """Coins that buyers of inverse contracts are owed for their entry: the integral of face over price."""
     total = 0.0
     for node in range(len(NODES)):
         sold = 0.5 * units * (1.0 + NODES[node])
-        price = market.shocked
-        if not np.isinf(book.depth):
-            price *= np.exp(-(book.sold + sold) / book.depth)
+        price = next_price(market.shocked, sold, units > 0.0, book, levels)
         total += 0.5 * WEIGHTS[node] * units * market.face / max(price, LEAST)
     return float(total)
 
@@ -374,6 +374,7 @@ def _repay(
     """Sell deposits to repay debts, the largest of each first, until enough margin is freed or nothing is left."""
     account = board.accounts[k]
     entries, markets, books, ledger = board.entries, board.markets, board.books, board.ledger
+    levels = board.levels
     target = board.rules[account.exchange].target_health
     log = _with_room(log, logged, 4 * (account.last - account.first) + 2)
     for _ in range(2 * (account.last - account.first)):
@@ -398,14 +399,20 @@ def _repay(
             debt.borrowed -= wanted
             relief -= wanted * marks[debt.market] * freed
             continue
-        cost = -cash_for(market_d.shocked, book_d.sold, book_d.depth, -wanted)
-        units = units_for(market_c.shocked, book_c.sold, book_c.depth, cost)
+        supply = -taken(-wanted, book_d, levels)
+        cost = -cash_of(market_d.shocked, -supply, book_d, levels)
+        units = units_of(market_c.shocked, cost, book_c, levels)
         if not units <= deposit.deposited:
             units = deposit.deposited
-        cash = trade(market_c, units, book_c)
+        if (
+            supply < LITTLE * wanted or taken(units, book_c, levels) < LITTLE * units
+        ):  # nobody trades: it stays as it is
+            break
+        units, cash = trade(market_c.shocked, units, book_c, levels)
+        wanted = supply
         if cash < cost:
-            wanted = min(wanted, -units_for(market_d.shocked, book_d.sold, book_d.depth, -cash))
-        spent = -trade(market_d, -wanted, book_d)
+            wanted = min(supply, -units_of(market_d.shocked, -cash, book_d, levels))
+        spent = -trade(market_d.shocked, -wanted, book_d, levels)[1]
         _post(account.trader, deposit.market, units, cash, marks[deposit.market], board)
         _post(account.trader, debt.market, -wanted, -spent, marks[debt.market], board)
         ledger.cash[account.trader] += cash - spent

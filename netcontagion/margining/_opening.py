@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netcontagion.margining._forms import LADDER, read_forms
 from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._overlay import Overlay, empty_tables
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import Markets, Rules
+    from netcontagion.margining._state import Books, Markets, Rules
     from netcontagion.network import ExposureNetwork, Shock
 
 __all__ = ["empty_ledger", "open_state", "settlement"]
@@ -40,9 +41,11 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
     opening[quotes.market] = quotes.opening
     indices = index_of(net), margin_index_of(net)
     overlay = Overlay(net, *indices, switches, shock.defaulted(net), prices, opening, markets.settle)
+    books, levels = _books(net, depth)
     board = Board(
         markets=markets,
-        books=records(depth=(depth, float), sold=(np.zeros(len(depth)), float)),
+        books=books,
+        levels=levels,
         rules=_rules(net, shock),
         ledger=empty_ledger(len(exchange["equity"]) + len(bearers(net)), len(markets), len(prices)),
         **empty_tables(),
@@ -97,6 +100,25 @@ def settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     wanted = book.market_exchange.astype(np.int64) * n_assets + coin
     place = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
     return np.where((coin >= 0) & (key[place] == wanted), place, -1) if len(key) else np.zeros(0, dtype=np.int64)
+
+
+def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDArray[np.float64] | None]:
+    """Books on which nothing was traded yet, those of the assets first, and the levels of their ladders."""
+    asset, none = net.columns("assets"), np.zeros(len(depth))
+    of_book = np.concatenate([np.arange(len(asset["price"])), net.book.market_asset])
+    forms = read_forms(asset["impact"].tolist())
+    resilience = np.where(np.isnan(asset["half_life"]), 1.0, 0.5 ** (1.0 / asset["half_life"]))
+    found: Books = records(
+        form=(forms.form[of_book], np.uint8),
+        first=(forms.first[of_book], np.int64),
+        last=(forms.last[of_book], np.int64),
+        depth=(depth, float),
+        sold=(none, float),
+        passing=(none, float),
+        permanent=(asset["permanent"][of_book], float),
+        resilience=(resilience[of_book], float),
+    )
+    return found, forms.levels if (forms.form == LADDER).any() else None
 
 
 def _rules(net: ExposureNetwork, shock: Shock) -> Rules:

@@ -46,6 +46,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
         "last_position": np.int64,
         "gains": float,
         "required": float,
+        "waiting": float,
     },
     "entries": {
         "account": np.int32,
@@ -245,6 +246,7 @@ class Overlay:
                 "bonus": table["liquidation_bonus"][accounts],
                 "opening_debt": debt,
                 "forced": self.defaulted[owner],
+                "waiting": 0.0,
                 "test": test,
                 **_ends("_position", holder, len(accounts), begin["positions"]),
             },

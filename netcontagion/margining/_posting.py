@@ -68,7 +68,7 @@ def _has_positions(state: Live, which: NDArray[np.int64]) -> NDArray[np.bool_]:
 def write_off(
     state: Live, which: NDArray[np.int64], marks: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Take the debt of accounts that have no collateral left onto their exchange, as a hole in its book.
+    """Take the debt of accounts that have no collateral and no cash left onto their exchange, as a hole in its book.
 
     Returns a log with columns account, entry, units, and the values at marks.
     """
@@ -80,6 +80,7 @@ def write_off(
     owed = group_sum(place, entries.borrowed[rows] * marks[market], len(which))
     scale = np.where(by_equity, owed, accounts.opening_debt[which])
     bare = ~(group_sum(place, backing, len(which)) > GONE * scale) & ~_has_positions(state, which)
+    bare &= accounts.waiting[which] <= 0.0
     lost = bare[place] & (entries.borrowed[rows] > 0.0)
     entry, account = rows[lost], which[place[lost]]
     units, market = entries.borrowed[entry], entries.market[entry]

@@ -1,7 +1,6 @@
 """Compiled loops over accounts that trade on books: liquidations and close-outs. Each sale is what the next one finds.
 
-Kernels call kernels of their own module only: a cached one does not notice that another module changed. Rows of a table
-are handed on as one record each: every array that is handed on has to be compiled again.
+Rows of a table are handed on as one record each: every array that is handed on has to be compiled again.
 """
 
 from __future__ import annotations
@@ -11,49 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion._compile import kernel
+from netcontagion.margining._trading import buy_for, most_that_pays, taken, trade
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._state import Board, Entries, Ledger, Markets, Row
+    from netcontagion.margining._trading import Levels
 
-__all__ = ["cash_for", "close_whole", "liquidate", "units_for"]
+__all__ = ["close_whole", "liquidate"]
 
 DUST = 1e-6  # a debt below this share of the account's opening debt is closed in full
+LEAST = (
+    1e-6  # share of what may be traded below which nobody trades: a book that comes back lets a little in every round
+)
 SLACK = 1e-12  # relative rounding that a threshold or a profit may miss by
-
-
-# prices -------------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def cash_for(base: float, sold: float, depth: float, units: float) -> float:
-    """Cash for selling units (paid for buying them, where negative): the integral of base exp(-Q / depth) over Q."""
-    if np.isinf(depth):
-        return base * units
-    if abs(units) < depth:
-        return float(-base * np.exp(-sold / depth) * depth * np.expm1(-units / depth))
-    return float(base * depth * (np.exp(-sold / depth) - np.exp(-(sold + units) / depth)))
-
-
-@kernel
-def units_for(base: float, sold: float, depth: float, cash: float) -> float:
-    """Units whose sale brings the cash (bought for it, where negative): the inverse of ``cash_for``."""
-    if np.isinf(depth):
-        return cash / base
-    share = cash / (base * depth)
-    price = np.exp(-sold / depth)
-    if abs(share) < 0.5 * price:
-        return float(-depth * np.log1p(-share / price))
-    return float(-depth * np.log(price - share) - sold)
-
-
-@kernel
-def trade(market: Row, units: float, book: Row) -> float:
-    """Sell units (buy, where negative) of a market on its book; return the cash."""
-    cash = cash_for(market.shocked, book.sold, book.depth, units)
-    book.sold += units
-    return cash
 
 
 # liquidation at a fixed spread --------------------------------------------------------------------------------------
@@ -70,6 +41,7 @@ def liquidate(
     collateral, value repaid at marks.
     """
     accounts, entries, markets, books, rules = board.accounts, board.entries, board.markets, board.books, board.rules
+    levels = board.levels
     ledger, first_bank = board.ledger, len(board.traders)
     liquidators, market_node = len(ledger.flow) - 3, len(ledger.flow) - 2
     penalties, execution, flow = ledger.loss[3], ledger.loss[2], ledger.flow
@@ -97,18 +69,23 @@ def liquidate(
         )
         fee_share = market_c.fee * bonus
         same = market_c.book == market_d.book  # in one asset the bonus itself is the profit
+        share = 1.0 + bonus - fee_share
+        allowed = repaid
         if not (same or np.isnan(repaid) or rule.always):
-            share = 1.0 + bonus - fee_share
-            repaid = min(repaid, _most_that_pays(share, market_c, market_d, book_c, book_d, mark_c, mark_d))
+            base_c, base_d = market_c.shocked, market_d.shocked
+            repaid = most_that_pays(repaid, share, base_c, base_d, book_c, book_d, mark_c, mark_d, levels)
+        repaid = _most_that_is_filled(repaid, share, same, book_c, book_d, mark_c, mark_d, levels)
+        if repaid < LEAST * allowed:
+            continue
         paid, seized, fee = _terms(repaid, debt, collateral, bonus, fee_share, mark_c, mark_d)
         if not paid > 0.0:
             continue
         sold, cost = seized - fee, 0.0
         if same:  # only the rest is sold
-            proceeds = trade(market_c, sold - paid, book_c)
+            _, proceeds = trade(market_c.shocked, sold - paid, book_c, levels)
         else:
-            proceeds = trade(market_c, sold, book_c)
-            cost = -trade(market_d, -paid, book_d)
+            _, proceeds = trade(market_c.shocked, sold, book_c, levels)
+            cost = -trade(market_d.shocked, -paid, book_d, levels)[1]
         collateral.deposited -= seized
         debt.borrowed -= paid
         ledger.fees[mc] += fee
@@ -190,20 +167,27 @@ def _repayment(
 
 
 @kernel
-def _most_that_pays(
-    share: float, market_c: Row, market_d: Row, book_c: Row, book_d: Row, mark_c: float, mark_d: float
+def _most_that_is_filled(
+    repaid: float,
+    share: float,
+    same: bool,
+    book_c: Row,
+    book_d: Row,
+    mark_c: float,
+    mark_d: float,
+    levels: Levels,
 ) -> float:
-    """Debt whose repayment still pays at the margin [num], collateral and debt on two books; -1 where none does.
-
-    The margin of the r-th unit of money is share x p_c exp(-q / D_c) / M_c - p_d exp(u / D_d) / M_d, with
-    q = share x r / M_c units sold and u = r / M_d units bought: the log of the ratio of the two is linear in r.
-    """
-    edge = np.log(share * (market_c.shocked / mark_c) / (market_d.shocked / mark_d))
-    edge += book_d.sold / book_d.depth - book_c.sold / book_c.depth
-    slope = share / mark_c / book_c.depth + 1.0 / mark_d / book_d.depth
-    if edge < -SLACK:
-        return -1.0
-    return max(edge, 0.0) / slope if slope > 0.0 else np.inf
+    """Debt of which the books take both trades of a liquidator [num]; in one asset only the rest is sold."""
+    part = (share - 1.0 if same else share) / mark_c
+    sold = part * repaid
+    filled = taken(sold, book_c, levels)
+    if filled < sold:
+        repaid = filled / part
+    if same:
+        return repaid
+    bought = repaid / mark_d
+    filled = -taken(-bought, book_d, levels)
+    return filled * mark_d if filled < bought else repaid
 
 
 @kernel
@@ -228,10 +212,11 @@ def _terms(
 def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float64]) -> NDArray[np.float64]:
     """Let the exchange sell all collateral of each account on the market, repay its debts and return the rest in cash.
 
-    Returns a log with columns account, entry, kind (0 sale, 1 purchase), units, cash.
+    What a book does not take stays in the account, and so does cash that waits for a debt nobody sells. Returns a log
+    with columns account, entry, kind (0 sale, 1 purchase), units, cash.
     """
     accounts, entries, markets = board.accounts, board.entries, board.markets
-    books, ledger = board.books, board.ledger
+    books, ledger, levels = board.books, board.ledger, board.levels
     size = 0
     for place in range(len(which)):
         size += accounts[which[place]].last - accounts[which[place]].first
@@ -239,15 +224,18 @@ def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float6
     logged = 0
     for place in range(len(which)):
         account = accounts[which[place]]
-        purse = 0.0
+        purse, waiting = account.waiting, 0.0
         for e in range(account.first, account.last):
             entry = entries[e]
-            units, market = entry.deposited, markets[entry.market]
-            if units <= 0.0 or entry.threshold <= 0.0 or not market.sellable:
+            market = markets[entry.market]
+            if entry.deposited <= 0.0 or entry.threshold <= 0.0 or not market.sellable:
                 continue
-            cash = trade(market, units, books[market.book])
+            book = books[market.book]
+            if taken(entry.deposited, book, levels) < LEAST * entry.deposited:
+                continue
+            units, cash = trade(market.shocked, entry.deposited, book, levels)
             _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
-            entry.deposited = 0.0
+            entry.deposited -= units
             log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 0.0
             log[logged, 3], log[logged, 4] = units, cash
             purse += cash
@@ -257,26 +245,24 @@ def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float6
             if e < 0 or purse <= 0.0:
                 break
             entry = entries[e]
-            market = markets[entry.market]
-            units = _affordable(entry.borrowed, purse, market, books[market.book])
-            cash = trade(market, units, books[market.book])
+            market, owed = markets[entry.market], entry.borrowed
+            book = books[market.book]
+            supply = -taken(-owed, book, levels)
+            if supply < LEAST * owed:
+                waiting = 1.0
+                break
+            units, cash = buy_for(market.shocked, owed, purse, book, levels)
+            if supply < owed and -units >= supply * (1.0 - SLACK):  # the book ends before the cash
+                waiting = 1.0
             _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
             entry.borrowed += units
             log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 1.0
             log[logged, 3], log[logged, 4] = abs(units), abs(cash)
             purse += cash
             logged += 1
-        ledger.cash[account.trader] += purse
+        ledger.cash[account.trader] += purse - account.waiting
+        account.waiting = waiting * max(purse, 0.0)
     return log[:logged]
-
-
-@kernel
-def _affordable(debt: float, purse: float, market: Row, book: Row) -> float:
-    """Units to trade (negative: bought) to repay a debt as far as the cash goes."""
-    price, sold, depth = market.shocked, book.sold, book.depth
-    if -cash_for(price, sold, depth, -debt) <= purse:
-        return -debt
-    return max(-debt, units_for(price, sold, depth, -purse))
 
 
 @kernel

@@ -87,6 +87,10 @@ class Reach:
             highest = np.maximum(np.maximum.reduceat(ratio[:, 1], index.segment_first, axis=1), 1.0)
             return np.minimum(highest / lowest, LARGEST)
 
+    def returns(self, marks: NDArray[np.float64]) -> bool:
+        """Whether something owed has a price again that had none: no bound on the growth of a debt spans that."""
+        return bool(((self.past[-1][1] == 0) & (marks > 0) & self.index.as_debt).any())
+
     def forget(self) -> bool:
         """Keep only the last valuation where too many are remembered."""
         full = len(self.past) > REMEMBERED
@@ -132,6 +136,10 @@ class Scan:
         self.opened[places] = 1
         return places
 
+    def restart(self) -> None:
+        """Value every block in the next round."""
+        self.worst[:] = LARGEST
+
     def rebase(self, reach: NDArray[np.float64]) -> None:
         """Bound every block at the prices of the last valuation, which becomes valuation 0."""
         with np.errstate(over="ignore"):
@@ -160,6 +168,11 @@ class Watch:
     def touch(self, seats: NDArray[np.int64]) -> None:
         """Value these seats in the next round whatever happens to prices."""
         self.worst[seats] = np.inf
+
+    def restart(self) -> None:
+        """Value every seat in the next round, those without debt too."""
+        self.active = np.arange(len(self.segment))
+        self.touch(self.active)
 
     def exposed(self, reach: NDArray[np.float64]) -> NDArray[np.int64]:
         """Seats that may be below health 1 now."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from netcontagion._arrays import group_sum
+from netcontagion.margining._forms import NO_LEVELS, Forms
+from netcontagion.margining._impact import quotes
 from netcontagion.margining._valuation import gains
 from netcontagion.network import HEALTH_TOL
 
@@ -50,6 +52,7 @@ __all__ = [
 
 CHANNELS = ("shock", "impact", "execution", "penalty", "deficit", "mutualisation", "counterparty")
 BEARERS = ("liquidators", "market", "external creditors")  # beside traders and exchanges, in every network
+FADED = 1e-6  # passing impact of less than this share of the depth has passed
 SHOCK, IMPACT, EXECUTION, PENALTY, DEFICIT, MUTUALISATION, COUNTERPARTY = range(7)
 
 Floats = Any
@@ -88,10 +91,20 @@ class Markets(Table, Protocol):
 
 
 class Books(Table, Protocol):
-    """Order books: price = shocked price x exp(-sold / depth), ``sold`` the cumulative net quantity [units]."""
+    """Order books: price = shocked price x what its form leaves of it after the net quantity ``sold`` [units].
 
+    ``form`` is a code of ``_forms``; a ladder has the columns ``first:last`` of ``levels``. ``passing`` is the part of
+    ``sold`` that fades, all but the share ``permanent`` of every trade; a round leaves the share ``resilience`` of it.
+    """
+
+    form: Ints
+    first: Ints
+    last: Ints
     depth: Floats
     sold: Floats
+    passing: Floats
+    permanent: Floats
+    resilience: Floats
 
 
 class Accounts(Table, Protocol):
@@ -99,6 +112,8 @@ class Accounts(Table, Protocol):
 
     ``test`` says what health is. A margin account has the positions ``first_position[k]:last_position[k]``; ``gains``
     and ``required`` are their unrealised profit and margin at the marks of the round [num].
+
+    ``waiting`` is the cash [num] of a closed account that waits for a debt nobody sells; its trader's, in the ledger.
     """
 
     trader: Ints
@@ -109,6 +124,7 @@ class Accounts(Table, Protocol):
     bonus: Floats
     opening_debt: Floats
     forced: Ints
+    waiting: Floats
     test: Ints
     first_position: Ints
     last_position: Ints
@@ -195,7 +211,10 @@ class Ledger(NamedTuple):
 
 
 class Board(NamedTuple):
-    """Everything kernels read and write: a record array for each group, so that each kernel is compiled once."""
+    """Everything kernels read and write: a record array for each group, so that each kernel is compiled once.
+
+    ``levels`` are those of all ladders, one after the other (``_forms.PriceCurve``); None where there is no ladder.
+    """
 
     markets: Markets
     books: Books
@@ -206,6 +225,7 @@ class Board(NamedTuple):
     wallets: Wallets
     rules: Rules
     ledger: Ledger
+    levels: Floats | None
 
 
 @dataclass(eq=False)
@@ -224,7 +244,7 @@ class State:
     marks_outside: NDArray[np.float64]
     quotes: Quotes
 
-    markets, books, accounts, entries, positions, traders, wallets, rules, ledger = (
+    markets, books, accounts, entries, positions, traders, wallets, rules, ledger, levels = (
         property(attrgetter(f"board.{name}")) for name in Board._fields
     )
 
@@ -252,7 +272,7 @@ class State:
 
     def book_prices(self) -> NDArray[np.float64]:
         """Price of every market now on the book it trades on: the next unit is sold at it."""
-        return np.asarray(self.markets.shocked * self._factor(self.markets.book))
+        return np.asarray(self.markets.shocked * self._left()[self.markets.book])
 
     def prices(self) -> NDArray[np.float64]:
         """Price of every asset on its shared book, then of every market on the book it trades on."""
@@ -260,11 +280,29 @@ class State:
 
     def asset_prices(self) -> NDArray[np.float64]:
         """Price of every asset outside the exchanges now: the shared book's."""
-        return np.asarray(self.asset_base * self._factor(np.arange(len(self.asset_base))))
+        return np.asarray(self.asset_base * self._left()[: len(self.asset_base)])
 
-    def _factor(self, book: NDArray[Any]) -> NDArray[np.float64]:
-        with np.errstate(over="ignore"):  # a price without bound ends the run as NONFINITE
-            return np.asarray(np.exp(-self.books.sold[book] / self.books.depth[book]))
+    def _left(self) -> NDArray[np.float64]:
+        """Return what trades have left of the price of every book."""
+        books = self.books
+        forms = Forms(books.form, books.first, books.last, NO_LEVELS if self.levels is None else self.levels)
+        return quotes(forms, np.ones(len(books)), books.sold, books.depth)
+
+    def push(self, books: Any, units: Any) -> None:
+        """Add net quantities sold on some books, each named once."""
+        self.books["sold"][books] += units
+        self.books["passing"][books] += units * (1.0 - self.books.permanent[books])
+
+    def fade(self) -> None:
+        """Let a round pass over the passing impact of every book."""
+        gone = self.books.passing * (1.0 - self.books.resilience)
+        self.books["sold"] -= gone
+        self.books["passing"] -= gone
+
+    def fading(self) -> NDArray[np.float64]:
+        """Part of the depth by which every book is still to come back: up, where above 0; 0 where that is nothing."""
+        part = np.where(self.books.resilience < 1.0, self.books.passing / self.books.depth, 0.0)
+        return np.where(np.abs(part) > FADED, part, 0.0)
 
 
 @dataclass(eq=False)

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from netcontagion.margining._sales import cash_for, units_for
 from netcontagion.margining._state import EXECUTION, MUTUALISATION
+from netcontagion.margining._trading import buy_for, cash_of, trade, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import Live
+    from netcontagion.margining._state import Live, Row
+    from netcontagion.margining._trading import Levels
 
 __all__ = ["cover_holes"]
 
@@ -131,27 +132,25 @@ def _post(state: Live, exchange: int, channel: int, *, loss: float, flow: float)
 # trades of the exchange itself --------------------------------------------------------------------------------------
 
 
-def _book(state: Live, place: int) -> tuple[int, float, float, float]:
-    """Book of a market, or of an asset outside the exchanges, with its base price, units sold and depth."""
+def _book(state: Live, place: int) -> tuple[float, Row, Levels]:
+    """Return base price, book and levels of a market, or of an asset outside the exchanges."""
     n_markets = len(state.markets.shocked)
     inside = place < n_markets
     book = int(state.markets.book[place]) if inside else place - n_markets
     base = float(state.markets.shocked[place] if inside else state.asset_base[place - n_markets])
-    return book, base, float(state.books.sold[book]), float(state.books.depth[book])
+    return base, state.books[book], state.levels
 
 
 def _cost(state: Live, place: int, units: float) -> float:
-    """Cash that buys the units."""
-    return -cash_for(*_book(state, place)[1:], -units)
+    """Cash that buys the units, as far as somebody sells them."""
+    base, book, levels = _book(state, place)
+    return -cash_of(base, -units, book, levels)
 
 
 def _buy(state: Live, exchange: int, market: int, missing: float, cash: float, marks: NDArray[np.float64]) -> float:
     """Spend cash on the missing units and put them into the hole; return the units bought."""
-    book, base, sold, depth = _book(state, market)
-    units = missing
-    if cash < _cost(state, market, missing):
-        units = min(-units_for(base, sold, depth, -cash), missing)
-    state.books.sold[book] -= units
+    base, book, levels = _book(state, market)
+    units = -buy_for(base, missing, cash, book, levels)[0]
     value = units * float(marks[market])
     state.ledger.bought[market] -= units
     state.ledger.cash[-2] += cash
@@ -163,16 +162,16 @@ def _buy(state: Live, exchange: int, market: int, missing: float, cash: float, m
 
 
 def _sell_fund(state: Live, exchange: int, place: int, wanted: float) -> float:
-    """Sell what the fund holds for the wanted cash, or all of it; return the cash."""
-    book, base, sold, depth = _book(state, place)
+    """Sell what the fund holds for the wanted cash, or all that the book takes; return the cash."""
+    base, book, levels = _book(state, place)
     units = float(state.fund_units[exchange])
-    cash = cash_for(base, sold, depth, units)
+    cash = cash_of(base, units, book, levels)
     if cash <= 0.0:
         return 0.0
     if cash > wanted:
-        cash, units = wanted, min(units_for(base, sold, depth, wanted), units)
+        cash, units = wanted, min(units_of(base, wanted, book, levels), units)
+    units = trade(base, units, book, levels)[0]
     mark = float(state.marks_outside[place - len(state.markets.shocked)])
-    state.books.sold[book] += units
     state.fund_units[exchange] -= units
     value = units * mark
     state.ledger.bought[place] += units

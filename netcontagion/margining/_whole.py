@@ -27,7 +27,7 @@ def final_state(live: Live) -> Whole:
     """Return what everybody has at the end of a run: as opened, with what happened to those who have a seat."""
     whole = open_whole(live)
     overlay, n_traders = live.overlay, whole.n_traders
-    whole.books["sold"] = live.books.sold
+    whole.books[:] = live.books
     whole.fund_units[:], whole.equity[:] = live.fund_units, live.equity
     whole.marks_outside = live.marks_outside
     _cut_cold(whole, overlay)
@@ -73,14 +73,16 @@ def open_whole(live: Live) -> Whole:
     """Lay out the state right after the shock for the whole network."""
     net, shock, overlay = live.net, live.shock, live.overlay
     prices, exchange, defaulted = overlay.prices, net.columns("exchanges"), overlay.defaulted
-    markets = live.markets
+    markets, books = live.markets, live.books.copy()
+    books["sold"] = books["passing"] = 0.0
     wallets = _wallets(net, defaulted, prices)
     entries, positions = _entries(live), _positions(live)
     holding = net.columns("holdings")
     board = Board(
         markets=markets,
-        books=records(depth=(live.books.depth, float), sold=(np.zeros(len(live.books)), float)),
         accounts=_accounts(live, entries, positions),
+        books=books,
+        levels=live.levels,
         entries=entries,
         positions=positions,
         traders=_traders(net, wallets, defaulted, overlay.switches),
@@ -125,6 +127,7 @@ def _accounts(live: Live, entries: Entries, positions: Positions) -> Accounts:
         last_position=(held[1:], np.int64),
         gains=(np.zeros(size), float),
         required=(np.zeros(size), float),
+        waiting=(np.zeros(size), float),
     )
     return found
 

@@ -6,7 +6,7 @@ from netcontagion.network._convert import GraphPart, tables_of_graph
 from netcontagion.network._display import money
 from netcontagion.network._door import Door, read_columns, unknown_columns
 from netcontagion.network._labels import OTHERS, Coded, clean_text, code_labels, factorize, is_others, label_problem
-from netcontagion.network._ladder import Ladder, read_ladder, write_ladder
+from netcontagion.network._ladder import Ladder, is_ladder, read_ladder, write_ladder
 from netcontagion.network._margin import HEALTH_TOL, Book, Tiers
 from netcontagion.network._merge import merge
 from netcontagion.network._network import ExposureNetwork, LabelledMatrix
@@ -53,6 +53,7 @@ __all__ = [
     "clean_text",
     "code_labels",
     "factorize",
+    "is_ladder",
     "is_others",
     "label_problem",
     "load",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion.errors import ContagionError, Problem, nearest
+from netcontagion.errors import ContagionError, Problem, SchemaError, nearest
+from netcontagion.network._ladder import is_ladder, read_ladder
 from netcontagion.network._margin import equity_tested
 from netcontagion.network._rule_fields import PLAIN_SOURCES
 from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook
@@ -22,7 +23,8 @@ __all__ = ["check_assets", "check_makers", "check_margin", "check_rulebooks", "c
 
 
 def check_assets(door: Door, assembly: Assembly) -> None:
-    """Refuse an underlying chain that comes back to itself."""
+    """Refuse an underlying chain that comes back to itself, and a depth ladder that is none."""
+    _check_ladders(door, assembly)
     labels = assembly.labels["assets"]
     parent = dict(zip(labels, assembly.columns["assets"]["underlying"], strict=True))
     for row, label in enumerate(labels):
@@ -47,6 +49,15 @@ def check_makers(door: Door, assembly: Assembly) -> None:
     for row in np.flatnonzero((asset["depth_power"] > 0) & ~(asset["volatility"] > 0)).tolist():
         cure = "give the volatility at which depth is as stated, or leave assets.depth_power out"
         door.add(column, int(assembly.order["assets"][row]), asset["volatility"][row], cure, "above 0 with depth_power")
+
+
+def _check_ladders(door: Door, assembly: Assembly) -> None:
+    for row, text in enumerate(assembly.columns["assets"]["impact"]):
+        if is_ladder(text):
+            try:
+                read_ladder(text, row=int(assembly.order["assets"][row]))
+            except SchemaError as error:
+                door.problems += error.problems
 
 
 def _check_kinds(door: Door, assembly: Assembly) -> None:

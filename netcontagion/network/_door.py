@@ -308,7 +308,7 @@ def _word_problem(column: Column, word: Any) -> tuple[str, str | None] | None:
         return f"write {word.strip()!r}", "no spaces around a name"
     if word == "":
         return "write something, or leave the cell empty", "text that is not empty"
-    if column.choices and word not in column.choices:
+    if not column.admits(word):
         near = nearest(word, column.choices)
         return f"did you mean {near[0]!r}?" if near else "choose one of the list", None
     return None

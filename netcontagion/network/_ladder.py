@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LADDER", "Ladder", "read_ladder", "write_ladder"]
+__all__ = ["LADDER", "Ladder", "is_ladder", "read_ladder", "write_ladder"]
 
 LADDER = "ladder"
 WRITTEN = "ladder 0.999:10 0.995:25 | 1.001:8, bids before the bar and asks after it, each relative price:units"
@@ -26,6 +26,11 @@ class Ladder(NamedTuple):
     bid_units: NDArray[np.float64]
     asks: NDArray[np.float64]
     ask_units: NDArray[np.float64]
+
+
+def is_ladder(impact: object) -> bool:
+    """Tell whether a cell of the column ``impact`` is the text of a ladder, be it right or wrong."""
+    return isinstance(impact, str) and impact.startswith(LADDER)
 
 
 def write_ladder(ladder: Ladder) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from netcontagion._arrays import freeze, group_sum
 from netcontagion.errors import ContagionError
+from netcontagion.network._ladder import is_ladder
 from netcontagion.network._rulebooks import Rulebook, rulebook
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Book:
     ``market_*`` run over (exchange, asset), ``balance_market`` gives the market of each balance, ``threshold`` the
     liquidation threshold that holds for each balance, ``market_book`` the order book a market trades on: the asset's
     shared one (code = asset) or the exchange's own (code = number of assets + market). ``book_depth`` is in units,
-    infinite where there is no impact.
+    infinite where there is no impact; of a ladder it is the factor on all sizes.
 
     ``margined`` are the accounts tested by equity: all of an exchange with that rule, and all with positions.
     ``contract`` is the place of each position in ``tiers`` and ``initial_tiers``; ``inverse`` are the rows of positions
@@ -318,7 +319,8 @@ def build_book(columns: Mapping[str, Mapping[str, Any]], assets: pd.Index) -> Bo
     of_inverse = {name: position[name][inverse] for name in ("account", "asset")}
     places = np.arange(len(key), dtype=np.int32)
     shared = np.isnan(own_depth)
-    depth = np.concatenate([asset["depth"], own_depth])
+    ladder = np.array([is_ladder(impact) for impact in asset["impact"]], dtype=bool)
+    depth = np.concatenate([np.where(ladder & np.isnan(asset["depth"]), 1.0, asset["depth"]), own_depth])
     arrays: dict[str, Any] = {
         "market_exchange": market["exchange"],
         "market_asset": market["asset"],

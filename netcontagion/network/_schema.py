@@ -83,8 +83,13 @@ class Column:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Allowed words; empty: any."""
+        """Allowed words; empty: any. One that ends in `` ...`` stands for every text that begins like it."""
         return tuple(self.allowed.split("|")) if self.allowed and not self.numeric else ()
+
+    def admits(self, word: str) -> bool:
+        """Whether the word is one of the choices, where there are any."""
+        opens = tuple(choice.removesuffix("...") for choice in self.choices if choice.endswith(" ..."))
+        return not self.choices or word in self.choices or bool(opens and word.startswith(opens))
 
     @property
     def default_value(self) -> object:

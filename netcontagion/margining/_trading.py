@@ -1,0 +1,137 @@
+"""Trades on the books of a board as compiled loops: every book follows its form, from where trades before have led.
+
+``levels`` are those of all ladders; None where there is no ladder, so that nothing is compiled for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netcontagion._compile import kernel
+from netcontagion.margining._forms import (
+    CONSTANT_PRODUCT,
+    EXPONENTIAL,
+    HALVINGS,
+    LADDER,
+    SLACK,
+    PriceCurve,
+    cash_for,
+    fillable,
+    marginal_price,
+    smooth_cash,
+    smooth_fill,
+    smooth_price,
+    smooth_units,
+    units_for,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netcontagion.margining._state import Row
+
+    Levels = NDArray[np.float64] | None
+
+__all__ = ["buy_for", "cash_of", "most_that_pays", "next_price", "taken", "trade", "units_of"]
+
+
+@kernel
+def _curve(base: float, book: Row, levels: NDArray[np.float64]) -> PriceCurve:
+    return PriceCurve(book.form, base, book.sold, book.depth, levels[:, book.first : book.last])
+
+
+@kernel
+def taken(units: float, book: Row, levels: Levels) -> float:
+    """Part of an order that a book takes: ladders and pools end, other forms go on at whatever price."""
+    if np.isinf(book.depth) or book.form not in (LADDER, CONSTANT_PRODUCT):
+        return units
+    if levels is None:
+        return smooth_fill(book.form, book.sold, book.depth, units)
+    return fillable(_curve(1.0, book, levels), units)
+
+
+@kernel
+def cash_of(base: float, units: float, book: Row, levels: Levels) -> float:
+    """Cash that a sale on a book would bring (a purchase cost, where negative), as far as the book takes it."""
+    if levels is None:
+        return smooth_cash(book.form, base, book.sold, book.depth, units)
+    return cash_for(_curve(base, book, levels), units)
+
+
+@kernel
+def units_of(base: float, cash: float, book: Row, levels: Levels) -> float:
+    """Units whose sale on a book brings the cash (negative: that it buys, where negative): inverse of ``cash_of``."""
+    if levels is None:
+        return smooth_units(book.form, base, book.sold, book.depth, cash)
+    return units_for(_curve(base, book, levels), cash)
+
+
+@kernel
+def next_price(base: float, units: float, selling: bool, book: Row, levels: Levels) -> float:
+    """Price of one more unit after a trade on a book; 0 or inf where nobody trades it."""
+    if levels is None:
+        filled = smooth_fill(book.form, book.sold, book.depth, units)
+        return smooth_price(book.form, base, book.sold + filled, book.depth)
+    return marginal_price(_curve(base, book, levels), units, selling)
+
+
+@kernel
+def trade(base: float, units: float, book: Row, levels: Levels) -> tuple[float, float]:
+    """Sell units on a book (buy, where negative), as far as it takes them; return what was filled, and the cash."""
+    filled = taken(units, book, levels)
+    cash = cash_of(base, filled, book, levels)
+    book.sold += filled
+    book.passing += (1.0 - book.permanent) * filled
+    return filled, cash
+
+
+@kernel
+def buy_for(base: float, units: float, purse: float, book: Row, levels: Levels) -> tuple[float, float]:
+    """Buy units on a book as far as the cash in the purse goes; return what was filled (negative), and the cash."""
+    if -cash_of(base, -units, book, levels) > purse:
+        units = min(units, -units_of(base, -purse, book, levels))
+    return trade(base, -units, book, levels)
+
+
+@kernel
+def most_that_pays(
+    wanted: float,
+    share: float,
+    base_c: float,
+    base_d: float,
+    book_c: Row,
+    book_d: Row,
+    mark_c: float,
+    mark_d: float,
+    levels: Levels,
+) -> float:
+    """Part of a repayment that still pays at the margin [num], collateral and debt on two books; -1 where none does.
+
+    The r-th unit of money brings share x price of collateral / mark_c, after share x r / mark_c units were sold, and
+    costs price of debt / mark_d, after r / mark_d units were bought.
+    """
+    smooth_c = book_c.form == EXPONENTIAL or np.isinf(book_c.depth)
+    smooth_d = book_d.form == EXPONENTIAL or np.isinf(book_d.depth)
+    if smooth_c and smooth_d:  # the log of the ratio of the two is linear in r
+        edge = np.log(share * (base_c / mark_c) / (base_d / mark_d))
+        edge += book_d.sold / book_d.depth - book_c.sold / book_c.depth
+        slope = share / mark_c / book_c.depth + 1.0 / mark_d / book_d.depth
+        if edge < -SLACK:
+            return -1.0
+        return min(wanted, max(edge, 0.0) / slope) if slope > 0.0 else wanted
+    low, high, middle = 0.0, wanted, 0.0
+    for step in range(HALVINGS):  # first nothing, then everything, then halves
+        brought = share / mark_c * next_price(base_c, share * middle / mark_c, True, book_c, levels)
+        paid = next_price(base_d, -middle / mark_d, False, book_d, levels) / mark_d
+        if step == 0 and brought < paid * (1.0 - SLACK):
+            return -1.0
+        if brought >= paid:
+            low = middle
+        elif step > 0:
+            high = middle
+        middle = high if step == 0 else 0.5 * (low + high)
+        if step > 0 and not low < middle < high:
+            break
+    return low
