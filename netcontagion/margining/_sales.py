@@ -15,9 +15,9 @@ from netcontagion._compile import kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import Board, Entries, Ledger, Markets, Row
+    from netcontagion.margining._state import Board, Entries, Ledger, Lots, Markets, Row
 
-__all__ = ["cash_for", "close_whole", "liquidate", "units_for"]
+__all__ = ["award", "cash_for", "close_whole", "liquidate", "place_bids", "sell_units", "take", "units_for"]
 
 DUST = 1e-6  # a debt below this share of the account's opening debt is closed in full
 SLACK = 1e-12  # relative rounding that a threshold or a profit may miss by
@@ -49,6 +49,18 @@ def units_for(base: float, sold: float, depth: float, cash: float) -> float:
 
 
 @kernel
+def quote(market: Row, units: float, book: Row) -> float:
+    """Cash that selling units of a market on its book would bring (buying, where negative)."""
+    return cash_for(market.shocked, book.sold, book.depth, units)
+
+
+@kernel
+def bought_for(market: Row, cash: float, book: Row) -> float:
+    """Units of a market that cash buys on its book."""
+    return -units_for(market.shocked, book.sold, book.depth, -cash)
+
+
+@kernel
 def trade(market: Row, units: float, book: Row) -> float:
     """Sell units (buy, where negative) of a market on its book; return the cash."""
     cash = cash_for(market.shocked, book.sold, book.depth, units)
@@ -65,9 +77,9 @@ def liquidate(
 ) -> NDArray[np.float64]:
     """Let liquidators repay debt for collateral at mark / (1 + bonus), one pair per account, in the given order.
 
-    A liquidator buys the debt asset and sells the collateral on their books. Returns a log with columns account, debt
-    entry, collateral entry, repaid units, seized units, fee units, cost of the debt asset, proceeds of the
-    collateral, value repaid at marks.
+    A liquidator buys the debt asset and sells the collateral on their books; all of them together within the money
+    they have and what may be in liquidation. Returns a log with columns account, debt entry, collateral entry, repaid
+    units, seized units, fee units, cost of the debt asset, proceeds of the collateral, value repaid at marks.
     """
     accounts, entries, markets, books, rules = board.accounts, board.entries, board.markets, board.books, board.rules
     ledger, first_bank = board.ledger, len(board.traders)
@@ -77,14 +89,14 @@ def liquidate(
     logged = 0
     for place in range(len(which)):
         account = accounts[which[place]]
-        d, c, bonus, owed = _pair(account, entries, markets, marks)
+        rule = rules[account.exchange]
+        d, c, bonus, owed = _pair(account, rule.collateral_order, entries, markets, marks)
         if d < 0 or c < 0:
             continue
         debt, collateral = entries[d], entries[c]
         mc, md = collateral.market, debt.market
         market_c, market_d = markets[mc], markets[md]
         book_c, book_d, mark_c, mark_d = books[market_c.book], books[market_d.book], marks[mc], marks[md]
-        rule = rules[account.exchange]
         repaid = _repayment(
             account,
             rule,
@@ -95,13 +107,16 @@ def liquidate(
             bonus,
             health[place],
         )
+        repaid = min(repaid, rule.room, market_c.room)
         fee_share = market_c.fee * bonus
         same = market_c.book == market_d.book  # in one asset the bonus itself is the profit
         if not (same or np.isnan(repaid) or rule.always):
             share = 1.0 + bonus - fee_share
             repaid = min(repaid, _most_that_pays(share, market_c, market_d, book_c, book_d, mark_c, mark_d))
+        if not same and rule.left < np.inf:
+            repaid = min(repaid, bought_for(market_d, rule.left, book_d) * mark_d)
         paid, seized, fee = _terms(repaid, debt, collateral, bonus, fee_share, mark_c, mark_d)
-        if not paid > 0.0:
+        if not (paid > 0.0 and _pays(paid, seized - fee, rule, market_c, market_d, book_c, book_d)):
             continue
         sold, cost = seized - fee, 0.0
         if same:  # only the rest is sold
@@ -115,8 +130,9 @@ def liquidate(
         ledger.bought[mc] += sold
         ledger.bought[md] -= paid
         # penalty of the trader, fee of the exchange, profit and slippage of liquidators and market
-        trader, bank, cash = account.trader, first_bank + account.exchange, proceeds - cost
+        trader, bank, cash = account.trader, first_bank + account.exchange, proceeds - cost - rule.gas
         passed, fees, got = sold * mark_c, fee * mark_c, paid * mark_d
+        rule.left, rule.room, market_c.room = rule.left - cost, rule.room - got, market_c.room - got
         penalty, slippage = fees + passed - got, (passed - got) - cash
         ledger.cash[liquidators] += cash
         ledger.cash[market_node] -= cash
@@ -136,16 +152,27 @@ def liquidate(
 
 
 @kernel
-def _pair(
-    account: Row, entries: Entries, markets: Markets, marks: NDArray[np.float64]
-) -> tuple[int, int, float, float]:
-    """Entry of the largest debt, entry of the collateral with the highest bonus (by value among equals), that bonus.
+def _pays(paid: float, sold: float, rule: Row, market_c: Row, market_d: Row, book_c: Row, book_d: Row) -> bool:
+    """Whether a purchase of the debt and a sale of the collateral bring what gas costs."""
+    if rule.always or not rule.gas > 0.0:
+        return True
+    if market_c.book == market_d.book:
+        return bool(quote(market_c, sold - paid, book_c) >= rule.gas)
+    return bool(quote(market_c, sold, book_c) + quote(market_d, -paid, book_d) >= rule.gas)
 
-    Values that are equal up to rounding count as equal: the first one, by asset, is taken. The last one returned is the
-    debt in all assets [num].
+
+@kernel
+def _pair(
+    account: Row, order: int, entries: Entries, markets: Markets, marks: NDArray[np.float64]
+) -> tuple[int, int, float, float]:
+    """Entry of the largest debt, entry of the collateral that goes first (by value among equals), its bonus.
+
+    Order 0 takes the highest bonus first, 1 the largest value, 2 what helps health most: the lowest threshold x (1 +
+    bonus). Values that are equal up to rounding count as equal: the first one, by asset, is taken. The last one
+    returned is the debt in all assets [num].
     """
     own, total = account.bonus, 0.0
-    d, c, most_debt, most_bonus, most_collateral = -1, -1, 0.0, -1.0, 0.0
+    d, c, most_debt, chosen, highest, most_collateral = -1, -1, 0.0, 0.0, -np.inf, 0.0
     for e in range(account.first, account.last):
         entry = entries[e]
         market, mark = markets[entry.market], marks[entry.market]
@@ -155,9 +182,12 @@ def _pair(
             d, most_debt = e, owed
         if value > 0.0 and entry.threshold > 0.0 and market.sellable:
             bonus = market.bonus if np.isnan(own) else own
-            if bonus > most_bonus or (bonus == most_bonus and value > most_collateral * (1.0 + SLACK)):
-                c, most_bonus, most_collateral = e, bonus, value
-    return d, c, most_bonus, total
+            score = bonus
+            if order > 0:
+                score = -entry.threshold * (1.0 + bonus) if order == 2 else 0.0
+            if score > highest or (score == highest and value > most_collateral * (1.0 + SLACK)):
+                c, chosen, highest, most_collateral = e, bonus, score, value
+    return d, c, chosen, total
 
 
 @kernel
@@ -175,6 +205,7 @@ def _repayment(
     factor = rule.close_factor if np.isnan(close_factor) else close_factor
     full = (
         account.forced != 0
+        or rule.whole_account != 0
         or health <= rule.full_below_health * (1.0 + SLACK)
         or min(debt, collateral) < rule.full_below_value * (1.0 - SLACK)
         or debt <= DUST * account.opening_debt
@@ -225,8 +256,10 @@ def _terms(
 
 
 @kernel
-def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Let the exchange sell all collateral of each account on the market, repay its debts and return the rest in cash.
+def close_whole(
+    which: NDArray[np.int64], share: NDArray[np.float64], board: Board, marks: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Let the exchange sell a share of the collateral of each account, repay its debts and return the rest in cash.
 
     Returns a log with columns account, entry, kind (0 sale, 1 purchase), units, cash.
     """
@@ -242,12 +275,12 @@ def close_whole(which: NDArray[np.int64], board: Board, marks: NDArray[np.float6
         purse = 0.0
         for e in range(account.first, account.last):
             entry = entries[e]
-            units, market = entry.deposited, markets[entry.market]
+            units, market = entry.deposited * share[place], markets[entry.market]
             if units <= 0.0 or entry.threshold <= 0.0 or not market.sellable:
                 continue
             cash = trade(market, units, books[market.book])
             _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
-            entry.deposited = 0.0
+            entry.deposited -= units
             log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 0.0
             log[logged, 3], log[logged, 4] = units, cash
             purse += cash
@@ -301,3 +334,148 @@ def _largest_debt(account: Row, entries: Entries, marks: NDArray[np.float64]) ->
         if owed > most:
             found, most = e, owed
     return found
+
+
+# what exchanges took over and sell ----------------------------------------------------------------------------------
+
+
+@kernel
+def take(offers: NDArray[np.int64], lots: Lots, board: Board, marks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Let buyers take from lots at their price, as far as it pays at the margin, one lot after the other.
+
+    A buyer buys the debt asset and sells the collateral on their books; all of them together within the money they
+    have, and within what the exchange still wants. Returns a log with columns lot, units taken, units paid, proceeds
+    of the collateral, cost of the debt asset.
+    """
+    log = np.empty((len(offers), 5))
+    logged = 0
+    for place in range(len(offers)):
+        lot = lots[offers[place]]
+        rule, market_c, market_d = board.rules[lot.exchange], board.markets[lot.collateral], board.markets[lot.debt]
+        book_c, book_d = board.books[market_c.book], board.books[market_d.book]
+        mark_c, mark_d, price = marks[lot.collateral], marks[lot.debt], lot.price
+        if not (mark_c > 0.0 and mark_d > 0.0 and lot.units > 0.0):
+            continue
+        paid, taken = 0.0, lot.units
+        if price > 0.0:
+            due = min(lot.units * price, lot.tab * mark_d, rule.wanted)
+            if market_c.book != market_d.book:
+                if not rule.always:
+                    due = min(due, _most_that_pays(mark_c / price, market_c, market_d, book_c, book_d, mark_c, mark_d))
+                if rule.left < np.inf:
+                    due = min(due, bought_for(market_d, rule.left, book_d) * mark_d)
+            elif not rule.always and price > mark_c * (1.0 + SLACK):
+                continue
+            if not due > SLACK * lot.opened * mark_d:
+                continue
+            paid = lot.tab if due >= lot.tab * mark_d * (1.0 - SLACK) else due / mark_d
+            taken = lot.units if due >= lot.units * price * (1.0 - SLACK) else due / price
+            if not _pays(paid, taken, rule, market_c, market_d, book_c, book_d):
+                continue
+            rule.wanted -= due
+        elif not _pays(paid, taken, rule, market_c, market_d, book_c, book_d):
+            continue
+        proceeds, cost = _swap(taken, paid, market_c, market_d, book_c, book_d)
+        rule.left -= cost
+        lot.units -= taken
+        lot.tab -= paid
+        log[logged, 0], log[logged, 1], log[logged, 2] = offers[place], taken, paid
+        log[logged, 3], log[logged, 4] = proceeds, cost
+        logged += 1
+    return log[:logged]
+
+
+@kernel
+def _swap(taken: float, paid: float, market_c: Row, market_d: Row, book_c: Row, book_d: Row) -> tuple[float, float]:
+    """Sell collateral and buy the debt asset on their books; return proceeds and cost."""
+    if market_c.book == market_d.book:  # only the difference is traded
+        return trade(market_c, taken - paid, book_c), 0.0
+    proceeds = trade(market_c, taken, book_c)
+    return proceeds, -trade(market_d, -paid, book_d) if paid > 0.0 else 0.0
+
+
+@kernel
+def place_bids(
+    offers: NDArray[np.int64],
+    lots: Lots,
+    board: Board,
+    money: NDArray[np.float64],
+    increase: NDArray[np.float64],
+    number: int,
+) -> NDArray[np.int64]:
+    """Let bidders bid for lots what these bring on the book, within their money; return the lots with a new bid.
+
+    The bid rises up to the tab; then the units asked for fall. A bid must beat the last one by ``increase`` or reach
+    the tab. ``money`` is what the bidders of each exchange have beside their standing bids, and falls by these.
+    """
+    found = np.empty(len(offers), np.int64)
+    count = 0
+    for place in range(len(offers)):
+        lot = lots[offers[place]]
+        rule, market_c, market_d = board.rules[lot.exchange], board.markets[lot.collateral], board.markets[lot.debt]
+        book_c, book_d = board.books[market_c.book], board.books[market_d.book]
+        purse = money[lot.exchange] + lot.stake
+        if market_c.book == market_d.book:
+            offer, asked, stake = min(lot.tab, lot.units), min(lot.tab, lot.units), 0.0
+        else:
+            offer, asked, stake = _best_bid(lot, rule, purse, market_c, market_d, book_c, book_d)
+        if offer < 0.0 or not _beats(offer, asked, lot, 1.0 + increase[lot.exchange]):
+            continue
+        money[lot.exchange] = purse - stake
+        lot.bid, lot.asked, lot.stake, lot.bid_round = offer, asked, stake, number
+        found[count] = offers[place]
+        count += 1
+    return found[:count]
+
+
+@kernel
+def _best_bid(
+    lot: Row, rule: Row, purse: float, market_c: Row, market_d: Row, book_c: Row, book_d: Row
+) -> tuple[float, float, float]:
+    """Debt units bid, collateral units asked for and money that takes; a bid below 0 where nobody bids."""
+    gas = 0.0 if rule.always else rule.gas
+    worth, whole = quote(market_c, lot.units, book_c) - gas, -quote(market_d, -lot.tab, book_d)
+    if worth < 0.0:
+        return -1.0, 0.0, 0.0
+    spent = purse if rule.always else min(worth, purse)
+    if spent < whole * (1.0 - SLACK):
+        spent = max(spent, 0.0)
+        return bought_for(market_d, spent, book_d), lot.units, spent
+    if rule.always or worth <= whole * (1.0 + SLACK):
+        return lot.tab, lot.units, whole
+    return lot.tab, min(units_for(market_c.shocked, book_c.sold, book_c.depth, whole + gas), lot.units), whole
+
+
+@kernel
+def _beats(offer: float, asked: float, lot: Row, rise: float) -> bool:
+    """Whether a bid may follow the last one: the first bid, one that is higher, or one that asks for less."""
+    if lot.bid_round < 0:
+        return True
+    if lot.bid < lot.tab:
+        return bool(offer >= rise * lot.bid * (1.0 - SLACK) and offer > lot.bid) or bool(offer == lot.tab)
+    return bool(offer == lot.tab and asked * rise <= lot.asked * (1.0 + SLACK) and asked < lot.asked)
+
+
+@kernel
+def award(winners: NDArray[np.int64], lots: Lots, board: Board) -> NDArray[np.float64]:
+    """Hand lots to their last bidders, who trade on the books; return a log as ``take`` does."""
+    log = np.empty((len(winners), 5))
+    for place in range(len(winners)):
+        lot = lots[winners[place]]
+        market_c, market_d = board.markets[lot.collateral], board.markets[lot.debt]
+        book_c, book_d = board.books[market_c.book], board.books[market_d.book]
+        log[place, 0], log[place, 1], log[place, 2] = winners[place], lot.asked, lot.bid
+        log[place, 3], log[place, 4] = _swap(lot.asked, lot.bid, market_c, market_d, book_c, book_d)
+        lot.units -= lot.asked
+        lot.tab -= lot.bid
+    return log
+
+
+@kernel
+def sell_units(market: NDArray[np.int64], units: NDArray[np.float64], board: Board) -> NDArray[np.float64]:
+    """Sell units of markets on their books, one after the other; return the cash of each."""
+    cash = np.empty(len(market))
+    for place in range(len(market)):
+        row = board.markets[market[place]]
+        cash[place] = trade(row, units[place], board.books[row.book])
+    return cash
