@@ -19,7 +19,19 @@ from netcontagion.network._rule_fields import COMBINATIONS, LAST_LAYERS, LAYERS,
 
 NAN = float("nan")
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "rulebooks.md").read_text(encoding="utf-8")
-RUNS = ("aave_v2", "aave_v3", "aave_v3_0", "closeout", "compound_v2", "lending")
+RUNS = (
+    "aave_v2",
+    "aave_v3",
+    "aave_v3_0",
+    "closeout",
+    "comet",
+    "compound_v2",
+    "lending",
+    "maker",
+    "maker_flip",
+    "morpho",
+)
+RUN_LAYERS = ("insurance_fund", "equity", "mint", "co_borrowers", "suppliers", "frozen")
 
 # What MECHANICS 1.7, 2.3 and 3 say of each preset, written down a second time:
 # test, amount, price, route, last layer, and a few numbers.
@@ -166,21 +178,13 @@ def test_it_runs_or_is_refused_by_name(name):
     if book.health == "equity":
         assert "health.test = 'equity'" in found
     assert {text for text in found if "in deficit.layers" in text} == {
-        f"{one!r} in deficit.layers" for one in book.layers if one not in ("insurance_fund", "equity", "suppliers")
+        f"{one!r} in deficit.layers" for one in book.layers if one not in RUN_LAYERS
     }
 
 
-def test_what_is_refused_of_the_lending_presets():
-    assert unsupported(rulebook("morpho")) == ("price.bonus = 'lltv'",)
-    assert unsupported(rulebook("comet")) == (
-        "price.rule = 'liquidation_factor'",
-        "inventory.route = 'protocol'",
-        "inventory.store_front = 0.5",
-        "inventory.target_reserves = 5000000",
-        "'frozen' in deficit.layers",
-    )
-    assert {"inventory.auction = [auction]", "amount.capacity = 70000000"} <= set(unsupported(rulebook("maker")))
-    assert "sources.osm" not in unsupported(rulebook("maker"))
+@pytest.mark.parametrize("name", ["comet", "maker", "maker_flip", "morpho"])
+def test_nothing_is_refused_of_the_lending_presets(name):
+    assert unsupported(rulebook(name)) == ()
 
 
 CLOSEOUT = """
@@ -205,19 +209,13 @@ def test_sources_of_marks_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        (("[amount]", "[health]\nnotice = 1\n[amount]"), "health.notice = 1"),
         (("[price]", "slice = 0.5\n[price]"), "amount.slice = 0.5"),
-        (("[price]", "cooldown = 3\n[price]"), "amount.cooldown = 3"),
-        (("[price]", "capacity = 10.0\n[price]"), "amount.capacity = 10"),
-        (("[price]", 'order = "largest"\n[price]'), "amount.order = 'largest'"),
+        (("[price]", 'order = "worst_pnl"\n[price]'), "amount.order = 'worst_pnl'"),
+        (('"whole_account"\n[price]', '"reduce"\n[price]'),
+         "health.test = 'weighted_collateral' with amount.rule = 'reduce' with price.rule = 'execution' "
+         "with inventory.route = 'market'"),
         (("[inventory]", "fee = 0.01\n[inventory]"), "price.fee = 0.01"),
-        (('["suppliers"]', '["insurance_fund", "suppliers"]\n[deficit.insurance_fund]\ndrawdown = 0.3'),
-         "deficit.insurance_fund.drawdown = 0.3"),
         (('["suppliers"]', '["suppliers"]\ndivision = "queue"'), "deficit.division = 'queue'"),
-        (('"whole_account"\n[price]\nrule = "execution"\n[inventory]\nroute = "market"',
-          '"whole_account"\n[price]\nrule = "fixed_spread"\n[inventory]\nroute = "liquidator"'),
-         "health.test = 'weighted_collateral' with amount.rule = 'whole_account' with price.rule = 'fixed_spread' "
-         "with inventory.route = 'liquidator'"),
     ],
 )  # fmt: skip
 def test_no_key_is_ignored(tmp_path, change, key):
@@ -279,13 +277,17 @@ def test_a_network_of_a_preset_that_runs_is_run(name):
     run.check()
 
 
-def test_everything_that_does_not_run_is_in_one_error():
-    net = lending(A="aave_v3", M="morpho", C="comet")
+def test_everything_that_does_not_run_is_in_one_error(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        CLOSEOUT.replace("[price]", 'order = "worst_pnl"\n[price]') + 'division = "queue"\n', encoding="utf-8"
+    )
+    rulebook.cache_clear()
+    net = lending(A="aave_v3", M=str(path))
     with pytest.raises(nc.ContagionError) as caught:
         check_supported(net)
     text = str(caught.value)
-    assert "exchange 'M', rulebook 'morpho': price.bonus = 'lltv'" in text
-    assert "exchange 'C', rulebook 'comet': price.rule = 'liquidation_factor', inventory.route = 'protocol'" in text
+    assert f"exchange 'M', rulebook '{path}': amount.order = 'worst_pnl', deficit.division = 'queue'" in text
     assert "'A'" not in text
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
-from netcontagion.margining import _answers, _margin_sales, _sales
+from netcontagion.margining import _answers, _auctions, _inventory, _limits, _margin_sales, _sales
 from netcontagion.margining._between import Between
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
@@ -200,12 +200,15 @@ _NOTES = np.dtype(
         ("topped_up", bool),
         ("liquidated", bool),
         ("first_round", np.int32),
+        ("since", np.int32),
+        ("seen", np.int32),
+        ("closed", np.int32),
         ("deficit", float),
         ("repaid", float),
         ("inflow", float),
     ],
     align=True,
-)  # what happened to each seat; money in the numeraire
+)  # what happened to each seat; money in the numeraire; rounds of the last call and liquidation count from 1
 
 
 @dataclass(eq=False)
@@ -232,10 +235,15 @@ class Play:
         self.reach = Reach(index, [np.stack([before, before])])
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         self.between = Between(self)
+        self.last_change, self.last_marks = -1, before  # round in which something moved last
         if state.shock.defaults:
-            accounts = np.flatnonzero(state.overlay.defaulted[state.net.columns("accounts")["trader"]])
-            self.scan.opened[index.places_of(accounts)] = True
-            self.open(accounts)
+            self.seat(np.flatnonzero(state.overlay.defaulted[state.net.columns("accounts")["trader"]]))
+
+    def seat(self, accounts: NDArray[np.int64]) -> None:
+        """Give seats to those of these accounts that have none."""
+        accounts = accounts[~np.isin(accounts, self.state.overlay.accounts)]
+        self.scan.opened[self.scan.index.places_of(accounts)] = True
+        self.open(accounts)
 
     def open(self, accounts: NDArray[Any]) -> None:
         """Give seats to accounts, and to all others of their traders."""
@@ -263,12 +271,15 @@ class Play:
         state.marks_outside = state.asset_prices()
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
-        moved = self.liquidate(which, health, marks) if "liquidation" in self.on else 0
-        holes = self.write_off(which, marks) if "liquidation" in self.on else 0
+        moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        goes_on = answered + moved + holes > 0 or self.between.pending or self.may_return(len(which))
-        ending = Status.EXHAUSTED if len(which) else Status.SETTLED
+        acted = answered + moved + sold + holes > 0
+        if acted or not np.array_equal(marks, self.last_marks):
+            self.last_change, self.last_marks = number, marks
+        pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change)
+        ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
+        goes_on = acted or pending or self.may_return(len(which))
         return number + 1, float(len(which)), None if goes_on else ending
 
     def by_account(self, name: str) -> NDArray[Any]:
@@ -337,6 +348,9 @@ class Play:
         parent = np.where(market >= 0, falls[market], 0)
         self.events.add_calls(seats, health[new], parent)
         self.notes["called"][seats], self.notes["first_round"][seats] = True, number
+        anew = which[self.notes["seen"][which] != number]
+        self.notes["since"][anew] = number
+        self.notes["seen"][which] = number + 1
 
     def respond(
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
@@ -370,20 +384,32 @@ class Play:
         """Which accounts are on an exchange that stopped."""
         return np.asarray(self.state.rules.out[self.state.accounts.exchange[seats]] != 0)
 
+    def close(
+        self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
+    ) -> tuple[int, int, int, int]:
+        """Liquidate, sell what was taken over, write off; return the number of each, and of those who must wait."""
+        reached = ~self._shut(which)
+        which, health = which[reached], health[reached]
+        noticed, resting = _limits.waiting(self.state, which, self.notes, self.events.number)
+        _limits.renew(self.state, marks)
+        ready = ~noticed & ~resting
+        moved = self.liquidate(which[ready], health[ready], marks)
+        sold = self.sell_lots(marks)
+        return moved, sold, self.write_off(which[~noticed], marks), int((noticed | resting).sum())
+
     def liquidate(self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]) -> int:
         """Close accounts by the rules of their exchange, in the given order; return how many were acted on."""
         state = self.state
-        reached = ~self._shut(which)
-        which, health = which[reached], health[reached]
-        whole = state.rules.whole_account[state.accounts.exchange[which]]
-        way = np.where(state.accounts.test[which] != LENDING, 2, whole)
+        ways = (self._close_part, self._close_whole, self._absorb, self._auction, self._close_margin)
+        route = state.rules.route[state.accounts.exchange[which]].astype(np.int64)
+        way = np.where(state.accounts.test[which] != LENDING, len(ways) - 1, route)
         acted = 0
         for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(way)) + 1):
             if not len(run):
                 continue
-            close = (self._close_part, self._close_whole, self._close_margin)[way[run[0]]]
-            seats = close(which[run], health[run], marks)
+            seats = ways[way[run[0]]](which[run], health[run], marks)
             self.notes["liquidated"][seats] = True
+            self.notes["closed"][seats] = self.events.number + 1
             self.watch.touch(seats)
             acted += int(np.count_nonzero(np.diff(seats, prepend=-1)))
         return acted
@@ -392,7 +418,8 @@ class Play:
         self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Sell all collateral of some accounts; return the seat of every fill."""
-        log = _sales.close_whole(which, self.state.board, marks)
+        share = _limits.admit(which, self.state.board, marks)
+        log = _sales.close_whole(which, share, self.state.board, marks)
         seats, bought = log[:, 0].astype(np.int64), log[:, 2] == 1
         market = self.state.entries.market[log[:, 1].astype(np.int64)]
         value = np.where(bought, log[:, 3] * marks[market], 0)
@@ -400,6 +427,79 @@ class Play:
         np.add.at(self.notes["repaid"], seats, value)
         self.events.add_fills(log, value, self.last_fall)
         return seats
+
+    def _absorb(
+        self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Let exchanges take over some accounts below the mark; return the seats."""
+        state = self.state
+        share = _limits.admit(which, state.board, marks)
+        seats, repaid, (entry, units), log = _inventory.absorb(state, which, share, marks)
+        if not len(seats):
+            return seats
+        self.notes["repaid"][seats] += repaid
+        self.events.sums["repaid"] += float(repaid.sum())
+        stock = np.isin(state.lots.exchange, state.accounts.exchange[seats]) & (state.lots.seat < 0)
+        state.lots["event"][stock] = self.events.add_absorbed(log)
+        self._note_deficits(np.column_stack([state.entries.account[entry], entry, units]), marks)
+        return seats
+
+    def _auction(
+        self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Open auctions of some accounts; return the seat of every one."""
+        state = self.state
+        share = _limits.admit(which, state.board, marks)
+        lots = _auctions.open_auctions(state, which, share, marks, self.events.number)
+        self.events.add_auctions(lots)
+        self.events.add_incentives(lots, *_auctions.pay_starters(state, lots, marks))
+        return np.asarray(np.unique(state.lots.seat[lots]))
+
+    def sell_lots(self, marks: NDArray[np.float64]) -> int:
+        """Let buyers take and bid for what exchanges took over; return how many did, with the auctions that ended."""
+        state, number = self.state, self.events.number
+        if not len(state.lots):
+            return 0
+        falling, anew = _auctions.price_lots(state, marks, number)
+        self.events.add_incentives(anew, *_auctions.pay_starters(state, anew, marks))
+        stock = _inventory.offer_stock(state, marks)
+        won = _auctions.winners(state, number)
+        awarded = _sales.award(won, state.lots, state.board)
+        taken = _sales.take(np.concatenate([stock, falling]), state.lots, state.board, marks)
+        log = np.concatenate([awarded, taken])
+        self._note_takes(log, marks)
+        over = _auctions.close_lots(state, won)
+        self._close_lots(over, marks)
+        bids = _auctions.bid_on_lots(state, number)
+        self.events.add_bids(bids)
+        return len(log) + len(over) + len(bids)
+
+    def _note_takes(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Post and record what buyers took from lots."""
+        if not len(log):
+            return
+        repaid = _inventory.post_takes(self.state, log, marks)
+        seat = self.state.lots.seat[log[:, 0].astype(np.int64)]
+        np.add.at(self.notes["repaid"], seat[seat >= 0], repaid[seat >= 0])
+        self.events.add_takes(log, float(repaid[seat >= 0].sum()), marks, self.last_fall)
+
+    def _close_lots(self, over: NDArray[np.int64], marks: NDArray[np.float64]) -> None:
+        """Return what is left of auctions that are over, and leave what lots did not raise to the layers."""
+        state = self.state
+        self.events.add_returns(over, _inventory.give_back(state, over, marks), marks)
+        short = np.concatenate([over[state.lots.owed[over] > 0], _inventory.settle_stock(state)])
+        log, value = _inventory.owed_to_holes(state, short, marks)
+        seat = log[:, 0].astype(np.int64)
+        np.add.at(self.notes["deficit"], seat[seat >= 0], value[seat >= 0])
+        self.events.add_shortfalls(short, log[:, 2], value)
+        self.watch.touch(state.lots.seat[over])
+        state.lots = _inventory.without(state.lots, over)
+
+    def unsold(self) -> bool:
+        """Tell whether an auction is open, or an exchange wants to sell what it took over, and nobody buys."""
+        lots = self.state.lots
+        wanted = (lots.units > 0) & (self.state.rules.wanted[lots.exchange] > 0)
+        return bool(((lots.seat >= 0) | wanted).any())
 
     def _close_part(
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
@@ -427,18 +527,23 @@ class Play:
 
     def write_off(self, which: NDArray[np.int64], marks: NDArray[np.float64]) -> int:
         """Turn debt without collateral into holes of the exchanges."""
-        log, value = write_off(self.state, which[~self._shut(which)], marks)
+        log = write_off(self.state, which, marks)[0]
+        self._note_deficits(log, marks)
+        return len(log)
+
+    def _note_deficits(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Record holes that accounts left: a log with columns account, entry, units."""
         seats = log[:, 0].astype(np.int64)
+        value = log[:, 2] * marks[self.state.entries.market[log[:, 1].astype(np.int64)]]
         np.add.at(self.notes["deficit"], seats, value)
         self.notes["liquidated"][seats] = True
         self.watch.touch(seats)
         self.events.add_deficits(log, value)
-        return len(log)
 
     def bear_losses(self, marks: NDArray[np.float64]) -> None:
         """Run the holes of the round through the waterfalls."""
         state = self.state
-        for market in cover_holes(state, marks, self.events.add_layer):
+        for market in cover_holes(state, marks, self.events.add_layer, self.seat):
             self.watch.touch(state.entries.account[state.overlay.suppliers(state.entries, market)])
 
     def note_round(self, number: int, marks: NDArray[np.float64], answered: int, moved: int) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from netcontagion.margining._arbitrageurs import Trade
     from netcontagion.network import ExposureNetwork
 
-__all__ = ["TYPES", "Events"]
+__all__ = ["LAYERS", "TYPES", "Events"]
 
 TYPES = (
     "shock",
@@ -39,9 +39,20 @@ TYPES = (
     "uncovered",
     "arbitrage",
     "redemption",
+    "absorb",
+    "auction",
+    "incentive",
+    "bid",
+    "take",
+    "return",
+    "surplus",
+    "mint",
+    "co_borrowers",
+    "frozen",
 )
 _CODE = {name: code for code, name in enumerate(TYPES)}
-_TOTALS = ("sold", "bought", "repaid", "deficit", "insurance_fund", "equity", "suppliers", "uncovered")
+LAYERS = ("insurance_fund", "equity", "suppliers", "uncovered", "surplus", "mint", "co_borrowers", "frozen")
+_TOTALS = ("sold", "bought", "repaid", "deficit", *LAYERS)
 _ARBITRAGEURS, _LIQUIDATORS, _MARKET = -4, -3, -2  # debit and credit nodes, counted from the end of the bearers
 _NOBODY = -9
 
@@ -153,6 +164,56 @@ class Events:
             here = np.flatnonzero(venue == exchange)
             self.last_deficit[exchange] = first + int(here[-1])
             self._tally("deficit", exchange, float(value[here].sum()))
+
+    def add_absorbed(self, log: NDArray[np.float64]) -> int:
+        """Record collateral that exchanges took over and credited; return the id of the last event."""
+        return self._add("absorb", len(log), _absorbed, log) + len(log) - 1
+
+    def add_auctions(self, rows: NDArray[np.int64]) -> None:
+        """Record auctions that start, and note their events in the lots."""
+        lots = self.state.lots
+        first = self._add("auction", len(rows), _lots, lots[rows].copy(), "tab")
+        lots["event"][rows] = np.arange(first, first + len(rows))
+
+    def add_bids(self, rows: NDArray[np.int64]) -> None:
+        """Record new bids on rising auctions."""
+        self._add("bid", len(rows), _lots, self.state.lots[rows].copy(), "bid")
+
+    def add_incentives(self, rows: NDArray[np.int64], units: NDArray[np.float64], cash: NDArray[np.float64]) -> None:
+        """Record what exchanges owed to who started auctions, and what that brought."""
+        paid = units > 0
+        self._add("incentive", int(paid.sum()), _given, self.state.lots[rows[paid]].copy(), units[paid], cash[paid])
+
+    def add_returns(self, rows: NDArray[np.int64], units: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Record collateral that was left of auctions and went back."""
+        lots, left = self.state.lots, units > 0
+        value = units[left] * marks[lots.collateral[rows[left]]]
+        self._add("return", int(left.sum()), _returned, lots[rows[left]].copy(), units[left], value)
+
+    def add_takes(
+        self, log: NDArray[np.float64], repaid: float, marks: NDArray[np.float64], last_fall: NDArray[np.int64]
+    ) -> None:
+        """Record what buyers took from lots, with their sale and purchase; note the sales in ``last_fall``."""
+        rows, markets = self.state.lots[log[:, 0].astype(np.int64)].copy(), self.state.markets
+        both = (markets.book[rows.collateral] != markets.book[rows.debt]) & (log[:, 2] > 0)
+        first = self._add("take", len(log), _takes, log, rows, log[:, 2] * marks[rows.debt])
+        sold = log[:, 1] - np.where(markets.book[rows.collateral] == markets.book[rows.debt], log[:, 2], 0.0)
+        ids = np.arange(first, first + len(log))
+        sales = self._add("sale", len(log), _lot_sales, rows, sold, log[:, 3], ids)
+        self._add("purchase", int(both.sum()), _lot_purchases, rows[both], log[both], ids[both])
+        last_fall[markets.book[rows.collateral]] = np.arange(sales, sales + len(log))
+        self.sums["repaid"] += repaid
+        self.sums["sold"] += float(log[:, 3].sum())
+        self.sums["bought"] += float(log[:, 4].sum())
+
+    def add_shortfalls(self, rows: NDArray[np.int64], units: NDArray[np.float64], value: NDArray[np.float64]) -> None:
+        """Record what the sale of lots did not raise; ``units`` of the debt asset."""
+        lots = self.state.lots[rows].copy()
+        first = self._add("deficit", len(rows), _shortfalls, lots, units, value)
+        self.sums["deficit"] += float(value.sum())
+        for place, exchange in enumerate(lots.exchange.tolist()):
+            self.last_deficit[exchange] = first + place
+            self._tally("deficit", exchange, float(value[place]))
 
     def add_layer(self, kind: str, exchange: int, asset: int, units: float, *, paid: float, value: float) -> None:
         """Record what one layer of a waterfall paid for the units, and their value at the mark: what it bore."""
@@ -299,3 +360,61 @@ def _deficits(log: NDArray[np.float64], value: NDArray[np.float64], events: Even
 
 def _layer(columns: dict[str, Any], _events: Events) -> dict[str, Any]:
     return columns
+
+
+def _absorbed(log: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    seat, entry = _ends_of(log)
+    place = _place(events, seat, entry)
+    found = place | {"quantity": log[:, 2], "cash": log[:, 3], "parent": events.call_of[seat]}
+    return found | {"debit": _bank(events, place), "credit": _trader(events, seat)}
+
+
+def _lot_place(events: Events, lots: Any, side: str) -> dict[str, Any]:
+    """Columns that say where a lot is: its account (-1: several), exchange, and the asset of one side."""
+    account = np.where(lots.seat < 0, -1, events.state.overlay.code[lots.seat])
+    return {"account": account, "exchange": lots.exchange, "asset": events.state.markets.asset[lots[side]]}
+
+
+def _lots(lots: Any, what: str, events: Events) -> dict[str, Any]:
+    place = _lot_place(events, lots, "collateral")
+    bank, bids = _bank(events, place), what == "bid"
+    found = place | {"quantity": lots.asked if bids else lots.units, "cash": lots.stake if bids else np.nan}
+    found |= {"parent": lots.event if bids else events.call_of[lots.seat], "debit": _LIQUIDATORS if bids else bank}
+    return found | {"credit": bank if bids else _trader(events, lots.seat)}
+
+
+def _given(lots: Any, units: NDArray[np.float64], cash: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    place = _lot_place(events, lots, "debt")
+    found = place | {"quantity": units, "cash": cash, "parent": lots.event}
+    return found | {"debit": _LIQUIDATORS, "credit": _bank(events, place)}
+
+
+def _returned(lots: Any, units: NDArray[np.float64], value: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    place = _lot_place(events, lots, "collateral")
+    found = place | {"quantity": units, "cash": value, "parent": lots.event}
+    return found | {"debit": _trader(events, lots.seat), "credit": _bank(events, place)}
+
+
+def _takes(log: NDArray[np.float64], lots: Any, paid: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    place = _lot_place(events, lots, "collateral")
+    found = place | {"quantity": log[:, 1], "cash": paid, "parent": lots.event}
+    return found | {"debit": _LIQUIDATORS, "credit": _bank(events, place)}
+
+
+def _lot_sales(
+    lots: Any, sold: NDArray[np.float64], cash: NDArray[np.float64], parent: NDArray[np.int64], events: Events
+) -> dict[str, Any]:
+    found = _lot_place(events, lots, "collateral") | {"quantity": sold, "cash": cash, "parent": parent}
+    return found | {"debit": _MARKET, "credit": _LIQUIDATORS}
+
+
+def _lot_purchases(lots: Any, log: NDArray[np.float64], parent: NDArray[np.int64], events: Events) -> dict[str, Any]:
+    found = _lot_place(events, lots, "debt") | {"quantity": log[:, 2], "cash": log[:, 4], "parent": parent}
+    return found | {"debit": _LIQUIDATORS, "credit": _MARKET}
+
+
+def _shortfalls(lots: Any, units: NDArray[np.float64], value: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    place = _lot_place(events, lots, "debt")
+    found = place | {"quantity": units, "cash": value, "parent": lots.event}
+    trader = np.where(lots.seat < 0, _NOBODY, _trader(events, np.maximum(lots.seat, 0)))
+    return found | {"debit": _bank(events, place), "credit": trader}

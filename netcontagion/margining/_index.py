@@ -15,6 +15,7 @@ import numpy as np
 
 from netcontagion._arrays import freeze, group_sum
 from netcontagion.margining._posting import spans
+from netcontagion.network import rulebook
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,8 @@ class Index:
     ``block_first[b]:block_first[b + 1]``, all of segment ``block_segment[b]`` (an exchange with markets);
     ``block_worst`` bounds debt over weighted collateral at the marks before any shock. ``start`` gives the balances of
     every account. ``shared`` are the traders with several accounts: ``peer_account`` and ``peer_place`` (-1: not
-    indebted) at ``peer_start``. ``supply`` and ``suppliers`` count deposits by market.
+    indebted) at ``peer_start``. ``supply`` and ``suppliers`` count deposits by market; ``credits`` are the markets in
+    which an account that owes may come to hold a deposit, where its exchange takes it over and credits too much.
     """
 
     order: NDArray[np.int32]
@@ -61,6 +63,7 @@ class Index:
     peer_place: NDArray[np.int64]
     supply: NDArray[np.float64]
     suppliers: NDArray[np.int64]
+    credits: NDArray[np.bool_]
 
     @property
     def nbytes(self) -> int:
@@ -101,6 +104,7 @@ def _build(net: ExposureNetwork) -> Index:
         "start": start,
         "supply": group_sum(book.balance_market, book.deposited, n_markets),
         "suppliers": np.bincount(book.balance_market[book.deposited > 0], minlength=n_markets),
+        "credits": _credits(net),
     }
     arrays |= _amounts(net, order, start) | _peers(net, order)
     return Index(**{name: freeze(values) for name, values in arrays.items()})
@@ -174,6 +178,11 @@ def _amounts(net: ExposureNetwork, order: NDArray[np.int32], start: NDArray[Any]
     }
 
 
+def _credits(net: ExposureNetwork) -> NDArray[np.bool_]:
+    takes_over = [rulebook(name).inventory == "protocol" for name in net.columns("exchanges")["rulebook"]]
+    return np.array(takes_over, dtype=bool)[net.book.market_exchange]
+
+
 def _may_back(net: ExposureNetwork, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Mark markets where a top-up can become collateral of somebody indebted, whose balances are ``rows``."""
     book, markets, wallets = net.book, net.columns("markets"), net.columns("wallets")
@@ -181,7 +190,9 @@ def _may_back(net: ExposureNetwork, rows: NDArray[np.int64]) -> NDArray[np.bool_
     within_reach[wallets["asset"][wallets["units"] > 0]] = True
     owner = net.columns("accounts")["trader"]
     several = np.bincount(owner, minlength=len(net.labels("traders"))) > 1
-    elsewhere = several[owner[book.balance_account]] & (book.deposited > 0)
+    elsewhere = several[owner[book.balance_account]] & (
+        (book.deposited > 0) | ((book.borrowed > 0) & _credits(net)[book.balance_market])
+    )
     within_reach[book.market_asset[book.balance_market[elsewhere]]] = True
     possible: NDArray[np.bool_] = within_reach[book.market_asset] & (markets["liquidation_threshold"] > 0)
     possible[book.balance_market[rows[book.threshold[rows] > 0]]] = True

@@ -75,6 +75,7 @@ def clear_up(state: Whole, which: str = "greatest") -> ClearingResult:
     held = owned.copy()
     held[: state.n_traders] -= group_sum(state.accounts.trader, equity, state.n_traders)
     held[state.n_traders :] += group_sum(state.accounts.exchange, np.maximum(equity, 0.0), state.n_exchanges)
+    held[state.n_traders :] += state.ledger.minted  # shares are no debt
     return settle(net, Estate(np.maximum(held, 0.0), equity), strict=False, which=which)
 
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netcontagion.margining._auctions import auction_terms
 from netcontagion.margining._forms import LADDER, read_forms
 from netcontagion.margining._index import index_of
+from netcontagion.margining._inventory import no_lots
 from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._overlay import Overlay, empty_tables
 from netcontagion.margining._quotes import Quotes
+from netcontagion.margining._sizing import lltv_bonus
 from netcontagion.margining._state import CHANNELS, Board, Ledger, Live, bearers, records
 from netcontagion.margining._valuation import INVERSE, LINEAR, Terms
 from netcontagion.network import rulebook
@@ -21,11 +24,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._state import Books, Markets, Rules
-    from netcontagion.network import ExposureNetwork, Shock
+    from netcontagion.network import ExposureNetwork, Rulebook, Shock
 
 __all__ = ["empty_ledger", "open_state", "settlement"]
 
 _ORDERS = {"bonus": 0, "largest": 0, "worst_pnl": 1, "most_relief": 2}  # of the contracts of an account
+
+_ROUTES = ("liquidator", "market", "protocol", "auction", "vault")
+_COLLATERAL_ORDERS = {"bonus": 0, "largest": 1, "most_relief": 2, "worst_pnl": 0}
 
 
 def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str]) -> Live:
@@ -47,7 +53,7 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         books=books,
         levels=levels,
         rules=_rules(net, shock),
-        ledger=empty_ledger(len(exchange["equity"]) + len(bearers(net)), len(markets), len(prices)),
+        ledger=empty_ledger(net, len(exchange["equity"]) + len(bearers(net))),
         **empty_tables(),
     )
     return Live(
@@ -55,7 +61,7 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         shock=shock,
         board=board,
         terms=Terms.of(net, markets),
-        layers=[rulebook(name).layers for name in exchange["rulebook"]],
+        layers=[_layers(rulebook(name)) for name in exchange["rulebook"]],
         asset_base=prices,
         fund_units=np.array(exchange["insurance_fund"]),
         fund_asset=exchange["insurance_asset"],
@@ -63,6 +69,8 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         marks_outside=prices,
         quotes=quotes,
         overlay=overlay,
+        lots=no_lots(),
+        auctions=auction_terms(net),
     )
 
 
@@ -75,10 +83,11 @@ def _markets(net: ExposureNetwork, factor: NDArray[np.float64]) -> Markets:
         asset=(book.market_asset, np.int32),
         shocked=(book.market_mark * factor[book.market_asset], float),
         book=(book.market_book, np.int32),
-        bonus=(np.nan_to_num(market["liquidation_bonus"], nan=0.0), float),
+        bonus=(_bonus(net), float),
         close_factor=(market["close_factor"], float),
         fee=(market["protocol_fee"], float),
         sellable=(kind != "residual", np.uint8),
+        room=(np.full(len(book.market_mark), np.inf), float),
         kind=((kind == "linear") * LINEAR + (kind == "inverse") * INVERSE, np.uint8),
         face=(net.columns("assets")["multiplier"][book.market_asset], float),
         settle=(settlement(net), np.int64),
@@ -121,16 +130,58 @@ def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDA
     return found, forms.levels if (forms.form == LADDER).any() else None
 
 
+def _bonus(net: ExposureNetwork) -> NDArray[np.float64]:
+    """Bonus of every market: its own, or what its threshold makes of it."""
+    market = net.columns("markets")
+    found: NDArray[np.float64] = np.nan_to_num(market["liquidation_bonus"], nan=0.0)
+    for exchange, name in enumerate(net.columns("exchanges")["rulebook"]):
+        rule = rulebook(name).price_rule
+        if rule.bonus == "lltv":
+            here = (net.book.market_exchange == exchange) & (market["liquidation_threshold"] > 0)
+            threshold = market["liquidation_threshold"][here]
+            found[here] = lltv_bonus(threshold, cursor=rule.cursor, cap=rule.bonus_cap)
+    return found
+
+
 def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
     books = [rulebook(name) for name in net.columns("exchanges")["rulebook"]]
+    funds = [
+        next((layer for layer in book.deficit_rule.layers if layer.name == "insurance_fund"), None) for book in books
+    ]
+    none = np.full(len(books), np.inf)
+
+    def numbers(part: str, name: str) -> list[float]:
+        values = [getattr(getattr(book, f"{part}_rule"), name) for book in books]
+        return [np.nan if value is None else value for value in values]
+
     found: Rules = records(
+        route=([_ROUTES.index(book.inventory) for book in books], np.uint8),
+        collateral_order=([_COLLATERAL_ORDERS[book.amount_rule.order] for book in books], np.uint8),
         whole_account=([book.amount == "whole_account" for book in books], np.uint8),
         position_base=([book.base == "position" for book in books], np.uint8),
-        close_factor=([np.nan if book.close_factor is None else book.close_factor for book in books], float),
-        full_below_health=([book.full_below_health for book in books], float),
-        full_below_value=([book.full_below_value for book in books], float),
-        minimum_leftover=([book.minimum_leftover for book in books], float),
+        close_factor=(numbers("amount", "close_factor"), float),
+        full_below_health=(numbers("amount", "full_below_health"), float),
+        full_below_value=(numbers("amount", "full_below_value"), float),
+        minimum_leftover=(numbers("amount", "minimum_leftover"), float),
         always=([book.participation == "always" for book in books], np.uint8),
+        gas=(numbers("inventory", "gas"), float),
+        capital=(numbers("inventory", "capital"), float),
+        capacity=(numbers("amount", "capacity"), float),
+        capacity_per_asset=(numbers("amount", "capacity_per_asset"), float),
+        notice=(numbers("health", "notice"), np.int64),
+        cooldown=(numbers("amount", "cooldown"), np.int64),
+        penalty=(numbers("price", "penalty"), float),
+        factor=(numbers("price", "factor"), float),
+        store_front=(numbers("inventory", "store_front"), float),
+        target_reserves=(numbers("inventory", "target_reserves"), float),
+        hands_on=(["co_borrowers" in book.layers for book in books], np.uint8),
+        fund_cap=([np.inf if fund is None else fund.cap for fund in funds], float),
+        drawdown=([1.0 if fund is None else fund.drawdown for fund in funds], float),
+        fund_peak=(net.columns("exchanges")["insurance_fund"], float),
+        left=(none, float),
+        room=(none, float),
+        wanted=(none, float),
+        fund_left=(none, float),
         out=(shock.out(net), np.uint8),
         reduce=([book.amount == "reduce" for book in books], np.uint8),
         target_health=([book.amount_rule.target_health for book in books], float),
@@ -143,8 +194,14 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
     return found
 
 
-def empty_ledger(n_bearers: int, n_markets: int, n_assets: int) -> Ledger:
+def _layers(book: Rulebook) -> tuple[str, ...]:
+    """Layers of a rulebook; an exchange that sells what it took over first uses what such sales earned."""
+    return (("surplus",) if book.inventory in ("protocol", "auction") else ()) + book.layers
+
+
+def empty_ledger(net: ExposureNetwork, n_bearers: int) -> Ledger:
     """Make a ledger in which nothing was posted yet."""
+    n_markets, n_assets = len(net.book.market_mark), len(net.labels("assets"))
     return Ledger(
         loss=np.zeros((len(CHANNELS), n_bearers)),
         flow=np.zeros(n_bearers),
@@ -154,4 +211,7 @@ def empty_ledger(n_bearers: int, n_markets: int, n_assets: int) -> Ledger:
         pool=np.zeros(n_markets),
         hole=np.zeros(n_markets),
         short=np.zeros(n_markets),
+        inventory=np.zeros(n_markets),
+        owed=np.zeros(n_markets),
+        minted=np.zeros(len(net.labels("exchanges"))),
     )

@@ -175,7 +175,8 @@ class Overlay:
         first, last = self.sorted_to, self.used["entries"]
         if first < last:
             fresh = entries[first:last]
-            rows = np.flatnonzero((fresh.deposited > 0) | (fresh.threshold > 0))
+            credited = (fresh.borrowed > 0) & self.index.credits[fresh.market]
+            rows = np.flatnonzero((fresh.deposited > 0) | (fresh.threshold > 0) | credited)
             venue = fresh.market[rows]
             order = np.argsort(venue, kind="stable")
             start = np.searchsorted(venue[order], np.arange(len(self.shocked) + 1))
@@ -348,7 +349,8 @@ class Overlay:
         in_debt = by_equity.copy()
         in_debt[balances.place[balances.borrowed > 0]] = True
         wanted = np.flatnonzero(in_debt & answers[trader])
-        elsewhere = (several[trader])[balances.place] & (balances.deposited > 0)
+        held = (balances.deposited > 0) | ((balances.borrowed > 0) & self.index.credits[balances.market])
+        elsewhere = (several[trader])[balances.place] & held
         holder = np.concatenate([purse[0], trader[balances.place[elsewhere]]])
         asset = np.concatenate([purse[1]["asset"], book.market_asset[balances.market[elsewhere]]])
         has = np.unique(holder.astype(np.int64) * n_assets + asset)

@@ -11,6 +11,7 @@ import numpy as np
 
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError
+from netcontagion.margining._events import LAYERS
 from netcontagion.margining._ledger import Laws, add_up, clear_up, laws_of, losses_by_bearer
 from netcontagion.margining._state import CHANNELS, bearer_labels, called
 from netcontagion.margining._whole import final_state
@@ -180,7 +181,7 @@ class CascadeResult:
 
         net, state = self.network, self._state
         size, first = len(net.labels("exchanges")), state.n_traders
-        borne = {kind: np.zeros(size) for kind in ("deficit", "insurance_fund", "equity", "suppliers", "uncovered")}
+        borne = {kind: np.zeros(size) for kind in ("deficit", *LAYERS)}
         for (kind, place), value in self._play.events.by_exchange.items():
             borne[kind][place] = value
         venue = net.columns("accounts")["exchange"]
@@ -192,7 +193,13 @@ class CascadeResult:
             "insurance_fund_used": borne["insurance_fund"],
             "equity_used": borne["equity"],
             "socialised": borne["suppliers"],
+            "surplus_used": borne["surplus"],
+            "minted": borne["mint"],
+            "handed_on": borne["co_borrowers"],
+            "frozen": borne["frozen"],
             "uncovered": borne["uncovered"],
+            "inventory": np.bincount(state.markets.exchange, state.ledger.inventory * state.marks(), size),
+            "to_recover": np.bincount(state.markets.exchange, state.ledger.owed * state.marks(), size),
             "fees": np.bincount(state.markets.exchange, state.ledger.fees * state.marks(), size),
             "loss": self._bearer_losses[:, first : first + size].sum(axis=0),
             "defaulted": self._defaulted[first:],
@@ -340,7 +347,10 @@ class CascadeResult:
         fell = fell[fell < -5e-5].head(4)
         impact = "  ".join(f"{name} {100 * value:.1f} %" for name, value in fell.items()) or "none"
         bad = exchanges["deficit"].sum()
-        columns = ("insurance_fund_used", "equity_used", "socialised", "uncovered")
+        columns = (
+            "surplus_used", "insurance_fund_used", "equity_used", "minted", "handed_on",
+            "socialised", "frozen", "uncovered",
+        )  # fmt: skip
         layers = {name.removesuffix("_used").replace("_", " "): exchanges[name].sum() for name in columns}
         borne = " + ".join(f"{name} {money(value)}" for name, value in layers.items() if value)
         lines = [
@@ -421,5 +431,7 @@ def _assumptions(play: Play) -> tuple[str, ...]:
     if apart:
         found.append(f"{apart} markets trade on books of their own, without arbitrage between exchanges")
     found += play.between.assumptions
-    found.append("liquidators have all the capital they need; exchanges pay out deposits in kind without limit")
+    if np.isinf(state.rules.capital).all():
+        found.append("liquidators have all the capital they need")
+    found.append("exchanges pay out deposits in kind without limit")
     return tuple(found)

@@ -35,6 +35,7 @@ __all__ = [
     "Entries",
     "Ledger",
     "Live",
+    "Lots",
     "Markets",
     "Positions",
     "Row",
@@ -73,6 +74,7 @@ class Markets(Table, Protocol):
 
     ``kind`` is SPOT, LINEAR or INVERSE, ``face`` [num] what one inverse contract is worth, ``settle`` the market a
     contract pays in (-1: none). ``long`` and ``short`` are margin rates on deposits and debts of margin accounts.
+    ``room`` is what may still go into liquidation against it in this round [num].
     """
 
     exchange: Ints
@@ -83,6 +85,7 @@ class Markets(Table, Protocol):
     close_factor: Floats
     fee: Floats
     sellable: Ints
+    room: Floats
     kind: Ints
     face: Floats
     settle: Ints
@@ -171,8 +174,14 @@ class Wallets(Table, Protocol):
 
 
 class Rules(Table, Protocol):
-    """The rulebook of each exchange as numbers."""
+    """The rulebook of each exchange as numbers, and what is left in this round of its limits.
 
+    ``left`` is the money that buyers still have, ``room`` the debt that may still go into liquidation, ``wanted`` what
+    the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num].
+    """
+
+    route: Ints
+    collateral_order: Ints
     whole_account: Ints
     position_base: Ints
     close_factor: Floats
@@ -180,6 +189,24 @@ class Rules(Table, Protocol):
     full_below_value: Floats
     minimum_leftover: Floats
     always: Ints
+    gas: Floats
+    capital: Floats
+    capacity: Floats
+    capacity_per_asset: Floats
+    notice: Ints
+    cooldown: Ints
+    penalty: Floats
+    factor: Floats
+    store_front: Floats
+    target_reserves: Floats
+    hands_on: Ints
+    fund_cap: Floats
+    drawdown: Floats
+    fund_peak: Floats
+    left: Floats
+    room: Floats
+    wanted: Floats
+    fund_left: Floats
     out: Ints
     reduce: Ints
     target_health: Floats
@@ -190,12 +217,45 @@ class Rules(Table, Protocol):
     fee: Floats
 
 
+class Lots(Table, Protocol):
+    """Collateral that an exchange took over and has not sold, each lot against one debt.
+
+    ``seat`` is the account it is from (-1: several), ``debt_entry`` and ``entry`` where debt and collateral stood;
+    ``units`` of collateral are left, ``tab`` units of the debt asset are asked for, ``owed`` of them the exchange is
+    short of; ``opened`` was the tab at first. The price is ``top`` at ``start`` and ``price`` now. ``bid`` units of the
+    debt asset for ``asked`` units of collateral, ``stake`` [num], are the last bid; ``tried`` is the start of the last
+    run of prices that found no buyer; ``event`` opened the lot.
+    """
+
+    exchange: Ints
+    seat: Ints
+    entry: Ints
+    debt_entry: Ints
+    collateral: Ints
+    debt: Ints
+    units: Floats
+    tab: Floats
+    owed: Floats
+    opened: Floats
+    top: Floats
+    price: Floats
+    start: Ints
+    tried: Ints
+    bid: Floats
+    asked: Floats
+    stake: Floats
+    bid_round: Ints
+    event: Ints
+
+
 class Ledger(NamedTuple):
     """Double entry: units and cash of those who trade, and what every bearer lost by channel.
 
     ``bought`` holds the units that the market bought, by market and then by asset; ``fees`` the units an exchange
     earned, ``pool`` those that gains and losses on contracts were settled with (against cash of the exchange), ``hole``
-    those its waterfall has still to find, ``short`` those it owes after all layers, by market.
+    those its waterfall has still to find, ``short`` those it owes after all layers, by market; ``inventory`` the
+    collateral it took over and has not sold, ``owed`` the debt it must still raise by that. ``minted`` is the money
+    paid in for new shares of each exchange: a loss of the old ones, a gain of nobody.
     ``flow`` is the value of units that came in, at the marks of the round: losses by impact follow from it (summation
     by parts).
     """
@@ -208,6 +268,9 @@ class Ledger(NamedTuple):
     pool: Floats
     hole: Floats
     short: Floats
+    inventory: Floats
+    owed: Floats
+    minted: Floats
 
 
 class Board(NamedTuple):
@@ -307,9 +370,14 @@ class State:
 
 @dataclass(eq=False)
 class Live(State):
-    """The state while a run goes on: only accounts that can act have a row, a seat; the overlay opens them."""
+    """The state while a run goes on: only accounts that can act have a row, a seat; the overlay opens them.
+
+    ``lots`` is what exchanges took over and have not sold, ``auctions`` the terms of their auctions.
+    """
 
     overlay: Overlay
+    lots: Lots
+    auctions: Any
 
 
 @dataclass(eq=False)

@@ -19,6 +19,9 @@ __all__ = ["check_supported", "only_closes_out", "unsupported"]
 _CHOICES = ("health.test", "amount.rule", "price.rule", "inventory.route")
 _WAYS = (
     ("weighted_collateral", "close_factor", "fixed_spread", "liquidator"),
+    ("weighted_collateral", "whole_account", "fixed_spread", "liquidator"),
+    ("weighted_collateral", "whole_account", "liquidation_factor", "protocol"),
+    ("weighted_collateral", "whole_account", "auction", "auction"),
     ("weighted_collateral", "whole_account", "execution", "market"),
     ("equity", "whole_account", "execution", "market"),
     ("equity", "whole_account", "bankruptcy", "market"),
@@ -30,23 +33,42 @@ _ANY_VALUE = frozenset(
     {
         "amount.base",
         "amount.close_factor",
+        "amount.cooldown",
         "amount.full_below_health",
         "amount.full_below_value",
         "amount.minimum_leftover",
+        "deficit.insurance_fund.cap",
+        "deficit.insurance_fund.drawdown",
+        "health.notice",
+        "inventory.auction",
+        "inventory.capital",
+        "inventory.gas",
         "inventory.participation",
+        "inventory.store_front",
+        "inventory.target_reserves",
+        "price.bonus",
+        "price.bonus_cap",
+        "price.cursor",
+        "price.factor",
+        "price.penalty",
     }
 )
-_ANY_VALUE_BY_EQUITY = frozenset(
-    {
-        "amount.order",
-        "amount.slice",
-        "amount.slice_above",
-        "amount.target_health",
-        "health.scenarios",
-        "price.fee",
-    }
-)
-_LAYERS = frozenset({"insurance_fund", "equity", "suppliers"})
+# Keys of that kind on exchanges of one health test only.
+_ANY_VALUE_BY_TEST = {
+    "equity": frozenset(
+        {
+            "amount.order",
+            "amount.slice",
+            "amount.slice_above",
+            "amount.target_health",
+            "health.scenarios",
+            "price.fee",
+        }
+    ),
+    "weighted_collateral": frozenset({"amount.capacity", "amount.capacity_per_asset"}),
+}
+_COLLATERAL_ORDERS = ("bonus", "largest", "most_relief")
+_LAYERS = frozenset({"insurance_fund", "equity", "mint", "co_borrowers", "suppliers", "frozen"})
 # A way of closing whose sales only grow when prices fall, and the keys that change nothing in it.
 _ISOTONE = ("weighted_collateral", "whole_account", "execution", "market")
 _WITHOUT_EFFECT = frozenset(
@@ -80,8 +102,8 @@ def unsupported(book: Rulebook) -> tuple[str, ...]:
     >>> from netcontagion.network import rulebook
     >>> unsupported(rulebook("aave_v3"))
     ()
-    >>> unsupported(rulebook("morpho"))
-    ("price.bonus = 'lltv'",)
+    >>> unsupported(rulebook("perpetual"))[0]
+    "health.test = 'equity'"
     """
     values = dict(_values(book))
     found = _unknown_way(tuple(values[key] for key in _CHOICES))
@@ -114,7 +136,8 @@ def _values(book: Rulebook, free: frozenset[str] | None = None) -> Iterator[tupl
     parts |= {"inventory": book.inventory_rule, "deficit": book.deficit_rule}
     parts |= {f"deficit.{layer.name}": layer for layer in book.deficit_rule.layers}
     if free is None:
-        free = _ANY_VALUE | _ANY_VALUE_BY_EQUITY if book.health == "equity" else _ANY_VALUE
+        free = _ANY_VALUE | _ANY_VALUE_BY_TEST[book.health]
+        free |= {"amount.order"} if book.amount_rule.order in _COLLATERAL_ORDERS else set()
     for section, part in parts.items():
         for field in dataclasses.fields(part):
             key, value = f"{section}.{field.name}", getattr(part, field.name)

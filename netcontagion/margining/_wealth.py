@@ -40,7 +40,9 @@ def cash_of_all(state: Whole) -> float:
 
 def _own_units(state: Whole) -> NDArray[np.float64]:
     """Units that an exchange itself has, less those it owes, by market."""
-    return np.asarray(state.ledger.fees + state.ledger.pool - state.ledger.hole - state.ledger.short)
+    ledger = state.ledger
+    own = ledger.fees + ledger.pool + ledger.inventory
+    return np.asarray(own - ledger.owed - ledger.hole - ledger.short)
 
 
 def units_by_location(state: Whole) -> NDArray[np.float64]:
@@ -105,4 +107,6 @@ def money_held(state: Whole) -> NDArray[np.float64]:
     held[: state.n_traders] += state.external_assets
     held[: state.n_traders] -= group_sum(state.accounts.trader, money_against_contracts(state), state.n_traders)
     held[state.n_traders : state.n_traders + state.n_exchanges] += state.equity + cash_funds(state)
+    held[state.n_traders : state.n_traders + state.n_exchanges] -= state.ledger.minted
+    held[-2] += state.ledger.minted.sum()  # the market has the shares
     return held

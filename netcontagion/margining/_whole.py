@@ -43,8 +43,9 @@ def final_state(live: Live) -> Whole:
     for into, out in ((whole.ledger.loss, mine.loss), (whole.ledger.flow, mine.flow), (whole.ledger.cash, mine.cash)):
         into[..., overlay.traders] += out[..., seats]
         into[..., n_traders:] += out[..., live.n_traders :]
-    kept = {name: getattr(mine, name) for name in ("bought", "fees", "pool", "hole", "short")}
-    whole.board = whole.board._replace(ledger=whole.ledger._replace(**kept))
+    theirs_alone = ("loss", "flow", "cash")
+    common = {name: values for name, values in mine._asdict().items() if name not in theirs_alone}
+    whole.board = whole.board._replace(ledger=whole.ledger._replace(**common))
     return whole
 
 
@@ -88,7 +89,7 @@ def open_whole(live: Live) -> Whole:
         traders=_traders(net, wallets, defaulted, overlay.switches),
         wallets=wallets,
         rules=live.rules,
-        ledger=empty_ledger(len(net.nodes) + len(bearers(net)), len(markets), len(prices)),
+        ledger=empty_ledger(net, len(net.nodes) + len(bearers(net))),
     )
     whole = Whole(
         net=net,

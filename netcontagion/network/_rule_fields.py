@@ -218,7 +218,7 @@ class Auction:
     )
     tail: float = _number("(0, inf]", math.inf, "until it starts anew", unit="rounds", needs=_DUTCH)
     cusp: float = _number("[0, 1)", 0.0, "price over start below which it starts anew", needs=_DUTCH)
-    tip: float = _number("[0, inf)", 0.0, "paid to who starts it", unit="num", needs=_DUTCH)
+    tip: float = _number("[0, inf)", 0.0, "paid to who starts it, if it is worth as much", unit="num", needs=_DUTCH)
     chip: float = _number("[0, 1)", 0.0, "share of the debt paid to who starts it", needs=_DUTCH)
     increase: float = _number("[0, inf)", 0.05, "of a bid over the last one, at least", needs=_ENGLISH)
     bid_length: int = _count("[1, inf)", 1, "after which the last bid wins", needs=_ENGLISH)
