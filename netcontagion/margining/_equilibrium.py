@@ -229,18 +229,11 @@ def _play(state: Live, book: Book, found: _Found, on: frozenset[str]) -> Play:
         play.events.open_round(number)
         _, largest = account_health(seats[rows], state.accounts, state.entries, state.markets, marks)
         play.note_calls(seats[rows], health, largest, number)
-        moved = _close(play, seats[rows], health, average) if "liquidation" in on else 0
+        moved = play.close(seats[rows], health, average)[0] if "liquidation" in on else 0
         play.note_round(number, marks, 0, moved)
     state.board = state.board._replace(markets=board.markets, books=_with(state.board.books, depth=board.books.depth))
     _share_losses(play, len(rounds))
     return play
-
-
-def _close(play: Play, seats: NDArray[np.int64], health: NDArray[np.float64], average: NDArray[np.float64]) -> int:
-    """Close accounts at the average prices, and write off what these do not repay; return how many were closed."""
-    moved = play.liquidate(seats, health, average)
-    play.write_off(seats, average)
-    return moved
 
 
 def _share_losses(play: Play, number: int) -> None:
