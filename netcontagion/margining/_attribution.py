@@ -228,7 +228,7 @@ def order_gap(
         raise TypeError(message)
     if orders < 0:
         raise ValueError(f"orders is {orders!r}; allowed: 0 or more")
-    check_call(net, shock)
+    check_call(net, shock, path=True)
     drawn = np.random.default_rng(seed).integers(2**63, size=orders).tolist()
     jobs = [options | {"priority": "worst_first"}, options | {"priority": "best_first"}]
     jobs += [options | {"priority": "random", "seed": number} for number in drawn]
@@ -257,7 +257,7 @@ def order_gap(
 
 def _players(net: ExposureNetwork, shock: Shock, options: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Channels to look at, and those of them that can act; takes ``channels`` out of the options."""
-    check_call(net, shock)
+    check_call(net, shock, path=True)
     channels = _named(options.pop("channels", None))
     return channels, [name for name in channels if name not in _IDLE or not _IDLE[name](net)]
 

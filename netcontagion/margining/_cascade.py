@@ -10,16 +10,20 @@ import numpy as np
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
-from netcontagion.margining import _answers, _auctions, _inventory, _limits, _margin_sales, _sales
+from netcontagion.margining import _answers, _auctions, _inventory, _limits, _margin_sales, _reductions, _sales
 from netcontagion.margining._between import Between
+from netcontagion.margining._desk import Desk, who_orders
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
 from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
+from netcontagion.margining._policies import Draws
 from netcontagion.margining._posting import post_moves, value_positions, write_off
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
+from netcontagion.margining._strikes import strike
 from netcontagion.margining._supported import check_supported
+from netcontagion.margining._transit import moving, settle, submit
 from netcontagion.margining._valuation import LENDING, worth
 from netcontagion.margining._waterfall import cover_holes
 from netcontagion.network import check_call, rulebook
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SWITCHES", "cascade"]
 
-SWITCHES = ("top_up", "withdrawal", "liquidation", "impact")  # behavioural channels that can be switched off
+SWITCHES = ("top_up", "withdrawal", "reduction", "purchase", "liquidation", "impact")  # channels that can be off
 _MODES = ("sequential", "equilibrium")
 _PRIORITIES = ("worst_first", "best_first", "random")
 
@@ -150,7 +154,7 @@ def _settled(result: CascadeResult) -> CascadeResult:
 
 
 def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, max_rounds: int) -> None:
-    check_call(net, shock)
+    check_call(net, shock, path=True)
     check_supported(net)
     if mode not in _MODES:
         raise UnknownLabelError(mode, _MODES, "mode")
@@ -194,6 +198,7 @@ def _switches(channels: Collection[str] | None) -> frozenset[str]:
     return frozenset(channels)
 
 
+_NOBODY = np.zeros(0, dtype=np.int64)
 _NOTES = np.dtype(
     [
         ("called", bool),
@@ -236,8 +241,9 @@ class Play:
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
-        if state.shock.defaults:
-            self.seat(np.flatnonzero(state.overlay.defaulted[state.net.columns("accounts")["trader"]]))
+        self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
+        self.open_traders(state.overlay.defaulted)
+        self.open_desk()
 
     def seat(self, accounts: NDArray[np.int64]) -> None:
         """Give seats to those of these accounts that have none."""
@@ -245,24 +251,40 @@ class Play:
         self.scan.opened[self.scan.index.places_of(accounts)] = True
         self.open(accounts)
 
-    def open(self, accounts: NDArray[Any]) -> None:
-        """Give seats to accounts, and to all others of their traders."""
+    def open(self, accounts: NDArray[np.int64], idle: NDArray[np.int64] = _NOBODY) -> None:
+        """Give seats to accounts, to all others of their traders, and to idle traders: they have no account."""
         overlay = self.state.overlay
-        if not len(accounts):
+        if not len(accounts) and not len(idle):
             return
         accounts, places = overlay.with_peers(accounts)
         self.scan.opened[places] = True
         self.margin.open(accounts)
-        self.state.board = overlay.seat(self.state.board, accounts)
+        self.state.board = overlay.seat(self.state.board, accounts, idle)
         self.notes = longer(self.notes, len(self.state.accounts))
         self.watch.add(
             self.state.accounts.exchange[overlay.used["accounts"] - len(accounts) : overlay.used["accounts"]]
         )
 
+    def open_desk(self) -> None:
+        """Seat those who trade without being called."""
+        state, orders = self.state, who_orders(self.state.net)
+        if orders.any():
+            self.open_traders(orders)
+            owner = state.net.columns("accounts")["trader"]
+            self.open(_NOBODY, np.setdiff1d(np.flatnonzero(orders), owner))
+            state.desk = Desk(state, np.flatnonzero(orders))
+
+    def open_traders(self, traders: NDArray[np.bool_]) -> None:
+        """Give seats to all accounts of some traders that have none."""
+        if traders.any():
+            state = self.state
+            self.seat(np.flatnonzero(traders[state.net.columns("accounts")["trader"]]))
+
     def round(self, number: int) -> tuple[int, float, Status | None]:
         """Play one round; the state is settled when nobody acted."""
         state = self.state
         self.events.open_round(number)
+        self.strike(number)
         state.fade()
         self.between.advance()
         marks = state.marks()
@@ -271,13 +293,15 @@ class Play:
         state.marks_outside = state.asset_prices()
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
+        traded = self.trade()
         moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = answered + moved + sold + holes > 0
+        acted = answered + traded + moved + sold + holes > 0
         if acted or not np.array_equal(marks, self.last_marks):
             self.last_change, self.last_marks = number, marks
         pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change)
+        pending = pending or self.late or moving(state) or any(at > number for at, _ in state.shock.later)
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
         goes_on = acted or pending or self.may_return(len(which))
         return number + 1, float(len(which)), None if goes_on else ending
@@ -303,6 +327,18 @@ class Play:
         return bool(reaches.any() or (called and fading.any()))
 
     # the steps of a round -----------------------------------------------------------------------------------------
+
+    def strike(self, number: int) -> None:
+        """Let the later shocks of this round strike."""
+        state = self.state
+        for shock in [shock for at, shock in state.shock.later if at == number]:
+            failing = shock.defaulted(state.net) & ~state.overlay.defaulted
+            self.open_traders(failing)
+            books = strike(state, shock)
+            self.last_fall[books] = self.events.add_strike()
+            self.between.depth.quoted *= shock.depth_factor
+            owner = state.overlay.owner[state.accounts.trader[: state.overlay.used["accounts"]]]
+            self.watch.touch(np.flatnonzero(failing[owner]))
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accounts below health 1 and those closed by force, in order of priority."""
@@ -355,30 +391,78 @@ class Play:
     def respond(
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
-        """Let owners top up and withdraw; return who is left, and how many accounts were helped."""
-        state = self.state
-        accounts, entries, traders = state.accounts, state.entries, state.traders
+        """Let owners answer, and what is in transit arrive; return who is left, and how many accounts were helped."""
+        state, asked = self.state, self.asked(which)
+        log = self.answer(which, asked, marks) if len(asked) else np.zeros((0, 5))
+        arrived = settle(state, marks, self.events.number)
+        self.note_moves(arrived, marks)
+        helped = np.isin(which, log[:, 0])
+        if len(arrived) or len(state.transit.units):  # what is still in transit helps nobody yet
+            now, _ = _answers.account_health(which, state.accounts, state.entries, state.markets, marks)
+            helped = ~called(now) & (helped | np.isin(which, state.entries.account[arrived[:, 1].astype(np.int64)]))
+        self.notes["topped_up"][which[helped]] = True
+        return which[~helped], health[~helped], int(helped.sum())
+
+    def asked(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the called accounts whose owners answer now."""
+        accounts, traders = self.state.accounts, self.state.traders
         owner = accounts.trader[which]
-        able = (traders.top_up[owner] | traders.withdraw[owner]) > 0
-        asked = which[able & ~self._shut(which) & (accounts.forced[which] == 0)]
-        if not len(asked):
-            return which, health, 0
-        barred = self._shut(np.arange(len(accounts)))
+        able = (traders.top_up[owner] | traders.withdraw[owner] | traders.reduce[owner]) > 0
+        able &= ~self._shut(which) & (accounts.forced[which] == 0)
+        ready = able & (self.events.number - self.notes["first_round"][which] >= traders.lag[owner])
+        self.late = bool((able & ~ready).any())
+        return which[ready & (self.draws.of(self.state.overlay.code[which]) < traders.probability[owner])]
+
+    def answer(
+        self, which: NDArray[np.int64], asked: NDArray[np.int64], marks: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Move what owners plan, at once or into transit; return the log of moves."""
+        state = self.state
+        accounts, entries = state.accounts, state.entries
+        barred = self._shut(np.arange(len(accounts))) | (state.rules.closed[accounts.exchange] != 0)
         barred[which] = True
         value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
-        log = _answers.respond(asked, accounts, entries, traders, state.wallets, state.markets, marks, barred)
-        helped = np.isin(which, log[:, 0])
-        self.notes["topped_up"][which[helped]] = True
-        post_moves(state, log, marks)
-        entry, source = log[:, 1].astype(np.int64), np.maximum(log[:, 2].astype(np.int64), 0)
-        own, units = log[:, 2] >= 0, log[:, 3] + log[:, 4]
-        target, donor = entries.account[entry], entries.account[source[own]]
-        self.watch.touch(target)
-        self.watch.touch(donor)
-        np.add.at(self.notes["inflow"], target, units * marks[entries.market[entry]])
-        np.subtract.at(self.notes["inflow"], donor, (units * marks[entries.market[source]])[own])
+        log, trades, cause = _reductions.respond(asked, state.board, state.terms.rates, marks, barred)
+        self.events.add_margin_fills(trades, self.last_fall, cause)
+        self.watch.touch(trades[:, 0].astype(np.int64))
+        own = log[:, 2] >= 0
+        source = np.where(own, log[:, 2], 0).astype(np.int64)
+        donor = entries.account[source]
+        slow = own & (state.rules.gated[accounts.exchange[donor]] != 0) if own.any() else own
+        submit(state, log[slow], self.events.number)
+        self.events.add_requests(log[slow], marks)
+        self.watch.touch(donor[own])
+        np.subtract.at(self.notes["inflow"], donor[own], ((log[:, 3] + log[:, 4]) * marks[entries.market[source]])[own])
+        self.note_moves(log[~slow], marks)
+        return log
+
+    def note_moves(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Post and record what moved into accounts."""
+        entries, entry = self.state.entries, log[:, 1].astype(np.int64)
+        post_moves(self.state, log, marks)
+        self.watch.touch(entries.account[entry])
+        units = log[:, 3] + log[:, 4]
+        np.add.at(self.notes["inflow"], entries.account[entry], units * marks[entries.market[entry]])
         self.events.add_moves(log, marks)
-        return which[~helped], health[~helped], int(helped.sum())
+
+    def trade(self) -> int:
+        """Let the desk trade: stops, sales to a leverage, purchases; return how many orders were filled."""
+        desk, state, filled = self.state.desk, self.state, 0
+        if desk is None:
+            return 0
+        steps = (("stop_sale", desk.stops, 1.0), ("target_sale", desk.to_target, 1.0))
+        steps = steps if "reduction" in self.on else ()
+        bids = (("purchase_of_fallen", desk.purchases, -1.0),) if "purchase" in self.on else ()
+        for kind, orders, sign in (*steps, *bids):
+            sold = sign * orders(state)
+            cash = desk.fill(state, sold, state.marks_outside)
+            if kind == "purchase_of_fallen":
+                desk.pay(state, cash, state.marks_outside)
+            for name, rows in ((kind, sold > 0), (kind.replace("target_sale", "target_purchase"), sold < 0)):
+                trader, asset = desk.codes[desk.owner[rows]], desk.asset[rows]
+                self.events.add_orders(name, trader, asset, np.abs(sold[rows]), np.abs(cash[rows]), self.last_fall)
+            filled += int(np.count_nonzero(sold))
+        return filled
 
     def _shut(self, seats: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which accounts are on an exchange that stopped."""
@@ -515,9 +599,7 @@ class Play:
         self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Close contracts of margin accounts, sell deposits for what they owe; return the seat of every fill."""
-        tiers = self.state.terms.tiers
-        rates = (tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative)
-        log = _margin_sales.close_margin(which, self.state.board, rates, marks)
+        log = _margin_sales.close_margin(which, self.state.board, self.state.terms.rates, marks)
         bought = log[:, 2] == _margin_sales.PURCHASE
         market = self.state.entries.market[log[bought, 1].astype(np.int64)]
         seats = log[:, 0].astype(np.int64)

@@ -21,7 +21,22 @@ if TYPE_CHECKING:
     from netcontagion.margining._state import Board, Row
     from netcontagion.margining._trading import Levels
 
-__all__ = ["CHARGE", "CLOSING", "OPENING", "PURCHASE", "SALE", "close_margin"]
+__all__ = [
+    "CHARGE",
+    "CLOSING",
+    "OPENING",
+    "PURCHASE",
+    "SALE",
+    "close_contract",
+    "close_margin",
+    "gain_of",
+    "largest",
+    "margin_of",
+    "notional_with",
+    "swap",
+    "unit_value",
+    "with_room",
+]
 
 SLACK = 1e-12  # relative rounding that a threshold may miss by
 LITTLE = 1e-6  # share of an order below which nobody trades
@@ -82,12 +97,12 @@ def _equity(account: Row, board: Board, marks: NDArray[np.float64]) -> float:
         entry = board.entries[e]
         found += (entry.deposited - entry.borrowed) * marks[entry.market]
     for p in range(account.first_position, account.last_position):
-        found += _gain(board.positions[p], board, marks)
+        found += gain_of(board.positions[p], board, marks)
     return found
 
 
 @kernel
-def _unit(m: int, board: Board, marks: NDArray[np.float64]) -> float:
+def unit_value(m: int, board: Board, marks: NDArray[np.float64]) -> float:
     """Value of one unit of a market; an inverse contract is a debt of its face, in coin."""
     market = board.markets[m]
     if market.kind == INVERSE:
@@ -96,9 +111,9 @@ def _unit(m: int, board: Board, marks: NDArray[np.float64]) -> float:
 
 
 @kernel
-def _gain(position: Row, board: Board, marks: NDArray[np.float64]) -> float:
+def gain_of(position: Row, board: Board, marks: NDArray[np.float64]) -> float:
     """Unrealised profit of a position [num]."""
-    market, unit = board.markets[position.market], _unit(position.market, board, marks)
+    market, unit = board.markets[position.market], unit_value(position.market, board, marks)
     if market.kind == INVERSE:
         coin = position.quantity * market.face / position.entry if position.quantity != 0.0 else 0.0
         return float(position.quantity * unit + coin * marks[market.settle])
@@ -111,7 +126,7 @@ def _notional(account: Row, board: Board, marks: NDArray[np.float64]) -> float:
     found = 0.0
     for p in range(account.first_position, account.last_position):
         position = board.positions[p]
-        found += abs(position.quantity * _unit(position.market, board, marks))
+        found += abs(position.quantity * unit_value(position.market, board, marks))
     return found
 
 
@@ -135,7 +150,7 @@ def _tier(row: int, count: int, notional: float, tiers: tuple[NDArray[Any], ...]
 
 
 @kernel
-def _margin(position: Row, notional: float, board: Board, tiers: tuple[NDArray[Any], ...]) -> float:
+def margin_of(position: Row, notional: float, board: Board, tiers: tuple[NDArray[Any], ...]) -> float:
     """Maintenance margin of a notional in the contract of a position [num]."""
     contract = position.market + (len(board.markets) if position.quantity < 0.0 else 0)
     row = _tier(tiers[0][contract], tiers[1][contract], notional, tiers)
@@ -143,7 +158,7 @@ def _margin(position: Row, notional: float, board: Board, tiers: tuple[NDArray[A
 
 
 @kernel
-def _notional_of(position: Row, margin: float, most: float, board: Board, tiers: tuple[NDArray[Any], ...]) -> float:
+def notional_with(position: Row, margin: float, most: float, board: Board, tiers: tuple[NDArray[Any], ...]) -> float:
     """Notional up to ``most`` whose maintenance margin is the given one [num]."""
     contract = position.market + (len(board.markets) if position.quantity < 0.0 else 0)
     first = tiers[0][contract]
@@ -161,7 +176,7 @@ def _notional_of(position: Row, margin: float, most: float, board: Board, tiers:
 
 
 @kernel
-def _with_room(log: NDArray[np.float64], used: int, rows: int) -> NDArray[np.float64]:
+def with_room(log: NDArray[np.float64], used: int, rows: int) -> NDArray[np.float64]:
     """Return the log, or a longer copy where some rows more might not fit."""
     if used + rows <= len(log):
         return log
@@ -183,17 +198,17 @@ def _close_positions(
 ) -> tuple[int, NDArray[np.float64], float]:
     """Close a share of every contract of an account; return the log and the notional closed."""
     account, closed = board.accounts[k], 0.0
-    log = _with_room(log, logged, account.last_position - account.first_position)
+    log = with_room(log, logged, account.last_position - account.first_position)
     for p in range(account.first_position, account.last_position):
         units = board.positions[p].quantity * share
         if units != 0.0:
-            closed += _close(k, p, units, board, marks, logged, log)
+            closed += close_contract(k, p, units, board, marks, logged, log)
             logged += 1
     return logged, log, closed
 
 
 @kernel
-def _close(
+def close_contract(
     k: int, p: int, units: float, board: Board, marks: NDArray[np.float64], at: int, log: NDArray[np.float64]
 ) -> float:
     """Close units of a position (signed as its quantity) on the book, and settle; return the notional closed."""
@@ -201,7 +216,7 @@ def _close(
     ledger, m, trader = board.ledger, position.market, account.trader
     bank, market_node = len(board.traders) + account.exchange, len(ledger.flow) - 2
     market = board.markets[m]
-    coin, unit = market.settle, _unit(m, board, marks)
+    coin, unit = market.settle, unit_value(m, board, marks)
     held = coin_entry(account, coin, board)
     book = board.books[market.book]
     if market.kind == INVERSE:
@@ -290,8 +305,8 @@ def _weigh(
         must += (entry.deposited * market.long + entry.borrowed * market.short) * mark
     for p in range(account.first_position, account.last_position):
         position = board.positions[p]
-        backing += _gain(position, board, marks)
-        must += _margin(position, abs(position.quantity * _unit(position.market, board, marks)), board, tiers)
+        backing += gain_of(position, board, marks)
+        must += margin_of(position, abs(position.quantity * unit_value(position.market, board, marks)), board, tiers)
     return backing, must
 
 
@@ -327,14 +342,14 @@ def _reduce(
         p = _next_position(account, board, tiers, marks)
         if p >= 0:
             position = board.positions[p]
-            notional = abs(position.quantity * _unit(position.market, board, marks))
-            margin = _margin(position, notional, board, tiers) - missing / target
-            kept = _notional_of(position, margin, notional, board, tiers) if margin > 0.0 and notional > 0.0 else 0.0
+            notional = abs(position.quantity * unit_value(position.market, board, marks))
+            margin = margin_of(position, notional, board, tiers) - missing / target
+            kept = notional_with(position, margin, notional, board, tiers) if margin > 0.0 and notional > 0.0 else 0.0
             units = position.quantity if notional <= 0.0 else position.quantity * (1.0 - kept / notional)
             if abs(units) <= SLACK * abs(position.quantity):
                 units = position.quantity
-            log = _with_room(log, logged, 1)
-            closed += _close(k, p, units, board, marks, logged, log)
+            log = with_room(log, logged, 1)
+            closed += close_contract(k, p, units, board, marks, logged, log)
             logged += 1
         else:
             before = logged
@@ -353,12 +368,12 @@ def _next_position(account: Row, board: Board, tiers: tuple[NDArray[Any], ...], 
         position = board.positions[p]
         if position.quantity == 0.0:
             continue
-        notional = abs(position.quantity * _unit(position.market, board, marks))
+        notional = abs(position.quantity * unit_value(position.market, board, marks))
         rank = notional
         if order == 1:
-            rank = -_gain(position, board, marks)
+            rank = -gain_of(position, board, marks)
         elif order == 2:
-            rank = _margin(position, notional, board, tiers)
+            rank = margin_of(position, notional, board, tiers)
         if rank > most:
             found, most = p, rank
     return found
@@ -373,17 +388,15 @@ def _repay(
 ) -> tuple[int, NDArray[np.float64]]:
     """Sell deposits to repay debts, the largest of each first, until enough margin is freed or nothing is left."""
     account = board.accounts[k]
-    entries, markets, books, ledger = board.entries, board.markets, board.books, board.ledger
-    levels = board.levels
+    entries, markets = board.entries, board.markets
     target = board.rules[account.exchange].target_health
-    log = _with_room(log, logged, 4 * (account.last - account.first) + 2)
+    log = with_room(log, logged, 4 * (account.last - account.first) + 2)
     for _ in range(2 * (account.last - account.first)):
-        d, c = _largest(account, board, marks)
+        d, c = largest(account, board, marks)
         if d < 0 or c < 0 or not relief > 0.0:
             break
         debt, deposit = entries[d], entries[c]
         market_d, market_c = markets[debt.market], markets[deposit.market]
-        book_d, book_c = books[market_d.book], books[market_c.book]
         freed = market_c.long + market_d.short + (1.0 - deposit.threshold) / target
         value = min(debt.borrowed * marks[debt.market], deposit.deposited * marks[deposit.market])
         if freed <= 0.0 and not np.isinf(relief):
@@ -393,40 +406,59 @@ def _repay(
         wanted = min(value / marks[debt.market], debt.borrowed)
         if value >= debt.borrowed * marks[debt.market] * (1.0 - SLACK):
             wanted = debt.borrowed
-        if d == c:
-            wanted = min(wanted, deposit.deposited)
-            deposit.deposited -= wanted
-            debt.borrowed -= wanted
-            relief -= wanted * marks[debt.market] * freed
-            continue
-        supply = -taken(-wanted, book_d, levels)
-        cost = -cash_of(market_d.shocked, -supply, book_d, levels)
-        units = units_of(market_c.shocked, cost, book_c, levels)
-        if not units <= deposit.deposited:
-            units = deposit.deposited
-        if (
-            supply < LITTLE * wanted or taken(units, book_c, levels) < LITTLE * units
-        ):  # nobody trades: it stays as it is
+        before = logged
+        logged, repaid = swap(k, d, c, wanted, board, marks, logged, log)
+        relief -= repaid * marks[debt.market] * freed
+        if d != c and logged == before:
             break
-        units, cash = trade(market_c.shocked, units, book_c, levels)
-        wanted = supply
-        if cash < cost:
-            wanted = min(supply, -units_of(market_d.shocked, -cash, book_d, levels))
-        spent = -trade(market_d.shocked, -wanted, book_d, levels)[1]
-        _post(account.trader, deposit.market, units, cash, marks[deposit.market], board)
-        _post(account.trader, debt.market, -wanted, -spent, marks[debt.market], board)
-        ledger.cash[account.trader] += cash - spent
-        deposit.deposited = max(deposit.deposited - units, 0.0)
-        debt.borrowed = max(debt.borrowed - wanted, 0.0)
-        relief -= wanted * marks[debt.market] * freed
-        _note(log, logged, k, c, SALE, units, cash)
-        _note(log, logged + 1, k, d, PURCHASE, wanted, spent)
-        logged += 2
     return logged, log
 
 
 @kernel
-def _largest(account: Row, board: Board, marks: NDArray[np.float64]) -> tuple[int, int]:
+def swap(
+    k: int,
+    d: int,
+    c: int,
+    wanted: float,
+    board: Board,
+    marks: NDArray[np.float64],
+    logged: int,
+    log: NDArray[np.float64],
+) -> tuple[int, float]:
+    """Repay units of the debt in entry d from the deposit in entry c, as far as it goes; return the units repaid."""
+    trader, ledger, levels = board.accounts[k].trader, board.ledger, board.levels
+    debt, deposit = board.entries[d], board.entries[c]
+    market_d, market_c = board.markets[debt.market], board.markets[deposit.market]
+    book_d, book_c = board.books[market_d.book], board.books[market_c.book]
+    if d == c:
+        wanted = min(wanted, deposit.deposited)
+        deposit.deposited -= wanted
+        debt.borrowed -= wanted
+        return logged, wanted
+    supply = -taken(-wanted, book_d, levels)
+    cost = -cash_of(market_d.shocked, -supply, book_d, levels)
+    units = units_of(market_c.shocked, cost, book_c, levels)
+    if not units <= deposit.deposited:
+        units = deposit.deposited
+    if supply < LITTLE * wanted or taken(units, book_c, levels) < LITTLE * units:  # nobody trades: it stays as it is
+        return logged, 0.0
+    units, cash = trade(market_c.shocked, units, book_c, levels)
+    wanted = supply
+    if cash < cost:
+        wanted = min(supply, -units_of(market_d.shocked, -cash, book_d, levels))
+    spent = -trade(market_d.shocked, -wanted, book_d, levels)[1]
+    _post(trader, deposit.market, units, cash, marks[deposit.market], board)
+    _post(trader, debt.market, -wanted, -spent, marks[debt.market], board)
+    ledger.cash[trader] += cash - spent
+    deposit.deposited = max(deposit.deposited - units, 0.0)
+    debt.borrowed = max(debt.borrowed - wanted, 0.0)
+    _note(log, logged, k, c, SALE, units, cash)
+    _note(log, logged + 1, k, d, PURCHASE, wanted, spent)
+    return logged + 2, wanted
+
+
+@kernel
+def largest(account: Row, board: Board, marks: NDArray[np.float64]) -> tuple[int, int]:
     """Entries of the largest debt, and of the deposit to repay it from: its own asset first, then the largest."""
     d, c, most, best = -1, -1, 0.0, 0.0
     for e in range(account.first, account.last):
@@ -465,7 +497,7 @@ def _charge(
     """Let the exchange take deposits worth some money, the largest first."""
     account, ledger = board.accounts[k], board.ledger
     bank = len(board.traders) + account.exchange
-    log = _with_room(log, logged, account.last - account.first)
+    log = with_room(log, logged, account.last - account.first)
     for _ in range(account.last - account.first):
         found, most = -1, 0.0
         for e in range(account.first, account.last):

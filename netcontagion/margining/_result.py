@@ -391,7 +391,8 @@ class CascadeResult:
 def close(play: Play, ending: Ending[int], *, seed: int | None, mode: str = "sequential") -> CascadeResult:
     """Freeze the result; what was lost, and by whom, is added up when somebody asks."""
     state = play.state
-    moved = state.net.labels("assets")[state.shock.price_factors(state.net) != 1]
+    factors = [strike.price_factors(state.net) for _, strike in state.shock.strikes]
+    moved = state.net.labels("assets")[(np.stack(factors) != 1).any(axis=0)]
     facts = {
         "shock": str(state.shock),
         "assets_moved": tuple(moved.tolist()),
