@@ -53,7 +53,7 @@ class Desk:
         self.before = net.columns("assets")["price"]
         self.money = int(np.append(np.flatnonzero(net.labels("assets") == net.numeraire), -1)[0])
         self.claims, self.debts = _claims_and_debts(net)
-        self.target = self._targets(state)
+        self.target, self.capital = self._targets(state), self._cash(state)
 
     def _rows(self, net: ExposureNetwork) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """List the holdings of these traders, and empty ones of all assets for those who buy; by trader and asset."""
@@ -143,7 +143,9 @@ class Desk:
         rules = [self.policies[place].buying for place in self.owner]
         demand, discount = (np.array([getattr(one, name) for one in rules]) for name in ("demand", "discount"))
         depth, base = state.books.depth[self.asset], state.asset_base[self.asset]
-        ready = (demand > 0) & (cash[self.owner] > 0) & np.isfinite(depth) & self.sellable & (base > 0)
+        ready = (
+            (demand > 0) & (cash > SLACK * self.capital)[self.owner] & np.isfinite(depth) & self.sellable & (base > 0)
+        )
         ready &= self.asset != self.money
         cost = np.zeros(len(self.owner))
         for asset in np.unique(self.asset[ready]).tolist():

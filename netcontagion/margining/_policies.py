@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draws", "by_policy"]
 
-_TYPES = dict.fromkeys(("answers", "orders", "top_up", "withdraw", "reduce"), bool)
+_TYPES = dict.fromkeys(("answers", "buys", "orders", "top_up", "withdraw", "reduce"), bool)
 _TYPES |= dict.fromkeys(("target_health", "withdrawal_health", "probability"), float) | {"lag": np.int64}
 
 

@@ -64,9 +64,14 @@ class Policy:
         return (self.top_up or self.withdraw or self.reduce) and self.probability > 0
 
     @property
+    def buys(self) -> bool:
+        """Whether the trader buys what fell."""
+        return self.buying.demand > 0
+
+    @property
     def orders(self) -> bool:
         """Whether the trader acts without being called."""
-        return bool(self.leverage != "none" or self.stops or self.buying.demand)
+        return bool(self.leverage != "none" or self.stops or self.buys)
 
 
 _PARTS = {"buy": ("buying", Buying)}
