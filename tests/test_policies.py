@@ -50,7 +50,7 @@ def run(net, shock=None, **options):
     return found
 
 
-# policies as data -------------------------------------------------------------------------------------------------------
+# policies as data ----------------------------------------------------------------------------------------------------
 
 
 def test_presets():
@@ -108,7 +108,7 @@ def test_lag_and_probability(tmp_path):
     pd.testing.assert_frame_equal(never.events, passive.events)
 
 
-# step 3: reductions elsewhere -------------------------------------------------------------------------------------------
+# step 3: reductions elsewhere ----------------------------------------------------------------------------------------
 
 
 def test_borrowing_elsewhere_is_reduced_to_free_margin():
@@ -160,7 +160,7 @@ def test_a_reduction_that_is_not_enough_changes_nothing():
     pd.testing.assert_frame_equal(found.events, without.events)
 
 
-# gates ------------------------------------------------------------------------------------------------------------------
+# gates ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_closed_exchange_pays_nothing_out():
@@ -194,7 +194,7 @@ def test_a_cap_pays_out_first_come_first_served():
     assert wide.accounts.loc["a", ["topped_up", "liquidated"]].tolist() == [True, False]
 
 
-# stops, leverage, buyers ------------------------------------------------------------------------------------------------
+# stops, leverage, buyers ---------------------------------------------------------------------------------------------
 
 
 def test_stops_fall_like_dominoes(tmp_path):
@@ -279,7 +279,7 @@ def crash(cash):
 
 
 def test_buyers_make_the_bottom():
-    """Failure mode 15: without demand the price ends at 75 exp(-0.8); with it, where q = D (1 - p / f), p rising in q."""
+    """Failure mode 15: without demand the price ends at 75 exp(-0.8); with it, where q = D (1 - p / f)."""
     shock = nc.Shock.price({"ETH": -0.25})
     prices = []
     for cash in (0.0, 100.0, 1e6):
@@ -296,7 +296,7 @@ def test_buyers_make_the_bottom():
     )
 
 
-# paths of shocks --------------------------------------------------------------------------------------------------------
+# paths of shocks -----------------------------------------------------------------------------------------------------
 
 
 def test_a_path_of_one_shock_is_the_shock():
@@ -338,7 +338,7 @@ def test_losses_and_defaults_strike_late():
         nc.cascade(net, nc.Shock.path([nc.Shock.loss(0.5), nc.Shock.loss({"b": 11.0})]))
 
 
-# laws -------------------------------------------------------------------------------------------------------------------
+# laws ----------------------------------------------------------------------------------------------------------------
 
 
 def lively(seed):

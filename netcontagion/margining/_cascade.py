@@ -58,7 +58,8 @@ def cascade(
     """Run the margin-call cascade that a shock sets off on lending exchanges.
 
     Every round: accounts below health 1 at the round's marks are called; their owners top up from wallets to health
-    1.05, then from own accounts down to 1.25 there, all or nothing; what stays below 1 is liquidated by the rules of
+    1.05, then from own accounts down to 1.25 there, then by reducing positions and borrowings in other accounts, all or
+    nothing (``traders.policy`` names other ways to act); what stays below 1 is liquidated by the rules of
     its exchange, in the order of ``priority``; sales move prices by the impact form of the book on its cumulative net
     quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without
     collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance fund, equity and suppliers. When
@@ -74,17 +75,18 @@ def cascade(
     net : ExposureNetwork
         A network whose exchanges lend (no positions).
     shock : Shock
-        What happens from outside.
+        What happens from outside, at once or along a path (``Shock.path``).
     mode : {"sequential", "equilibrium"}
         Sales fill one after the other, or prices, close-outs and losses are solved together. The latter needs rules by
         which no close-out saves another account: whole accounts sold on the market, debts and insurance funds in assets
-        whose price no sale moves, owners who do not answer (leave "top_up" and "withdrawal" out of ``channels``).
+        whose price no sale moves, owners who do not answer (leave "top_up", "withdrawal" and "reduction" out of ``channels``).
     channels : collection of str, optional
-        Behavioural channels that are on, of "top_up", "withdrawal", "liquidation", "impact"; default all.
+        Behavioural channels that are on, of "top_up", "withdrawal", "reduction" (of other accounts, and sales by choice),
+        "purchase" (of what fell), "liquidation", "impact"; default all.
     priority : {"worst_first", "best_first", "random"}
         Order in which called accounts respond and are liquidated; ties by account code. An equilibrium has none.
     seed : int or numpy Generator, optional
-        For ``priority="random"``.
+        For ``priority="random"``, and for policies that answer with a probability.
     max_rounds : int
         Most rounds; of each search, for an equilibrium.
     strict : bool, default True

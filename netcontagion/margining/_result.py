@@ -434,5 +434,6 @@ def _assumptions(play: Play) -> tuple[str, ...]:
     found += play.between.assumptions
     if np.isinf(state.rules.capital).all():
         found.append("liquidators have all the capital they need")
-    found.append("exchanges pay out deposits in kind without limit")
+    free = "" if state.rules.closed.any() or state.rules.gated.any() else " without limit"
+    found.append(f"exchanges pay out deposits in kind{free}")
     return tuple(found)

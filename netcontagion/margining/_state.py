@@ -190,8 +190,6 @@ class Rules(Table, Protocol):
     """The rulebook of each exchange as numbers, and what is left in this round of its limits.
 
     Withdrawals are ``closed``, or ``gated`` by a delay or a cap.
-
-
     ``left`` is the money that buyers still have, ``room`` the debt that may still go into liquidation, ``wanted`` what
     the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num].
     """

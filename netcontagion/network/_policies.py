@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["Buying", "Policy", "Stop", "policies", "policy"]
 
 _HEADER = ("name", "note")
+_REQUIRED: Any = dataclasses.MISSING
 
 
 @dataclass(frozen=True)
 class Stop:
     """A resting order to sell a share of every holding once its price has fallen by some share of the opening price."""
 
-    drop: float = number("(0, 1)", dataclasses.MISSING, "fall of the price at which the order fires")
+    drop: float = number("(0, 1)", _REQUIRED, "fall of the price at which the order fires")
     share: float = number("(0, 1]", 1.0, "share of the opening units sold")
 
 
