@@ -79,10 +79,11 @@ def cascade(
     mode : {"sequential", "equilibrium"}
         Sales fill one after the other, or prices, close-outs and losses are solved together. The latter needs rules by
         which no close-out saves another account: whole accounts sold on the market, debts and insurance funds in assets
-        whose price no sale moves, owners who do not answer (leave "top_up", "withdrawal" and "reduction" out of ``channels``).
+        whose price no sale moves, owners who do not answer (leave "top_up", "withdrawal" and
+        "reduction" out of ``channels``).
     channels : collection of str, optional
-        Behavioural channels that are on, of "top_up", "withdrawal", "reduction" (of other accounts, and sales by choice),
-        "purchase" (of what fell), "liquidation", "impact"; default all.
+        Behavioural channels that are on, of "top_up", "withdrawal", "reduction" (of other accounts, and sales by
+        choice), "purchase" (of what fell), "liquidation", "impact"; default all.
     priority : {"worst_first", "best_first", "random"}
         Order in which called accounts respond and are liquidated; ties by account code. An equilibrium has none.
     seed : int or numpy Generator, optional
