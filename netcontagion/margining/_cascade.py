@@ -254,7 +254,7 @@ class Play:
         self.scan.opened[self.scan.index.places_of(accounts)] = True
         self.open(accounts)
 
-    def open(self, accounts: NDArray[np.int64], idle: NDArray[np.int64] = _NOBODY) -> None:
+    def open(self, accounts: NDArray[Any], idle: NDArray[Any] = _NOBODY) -> None:
         """Give seats to accounts, to all others of their traders, and to idle traders: they have no account."""
         overlay = self.state.overlay
         if not len(accounts) and not len(idle):
@@ -414,7 +414,7 @@ class Play:
         able &= ~self._shut(which) & (accounts.forced[which] == 0)
         ready = able & (self.events.number - self.notes["first_round"][which] >= traders.lag[owner])
         self.late = bool((able & ~ready).any())
-        return which[ready & (self.draws.of(self.state.overlay.code[which]) < traders.probability[owner])]
+        return np.asarray(which[ready & (self.draws.of(self.state.overlay.code[which]) < traders.probability[owner])])
 
     def answer(
         self, which: NDArray[np.int64], asked: NDArray[np.int64], marks: NDArray[np.float64]
@@ -453,7 +453,7 @@ class Play:
         desk, state, filled = self.state.desk, self.state, 0
         if desk is None:
             return 0
-        steps = (("stop_sale", desk.stops, 1.0), ("target_sale", desk.to_target, 1.0))
+        steps: tuple[Any, ...] = (("stop_sale", desk.stops, 1.0), ("target_sale", desk.to_target, 1.0))
         steps = steps if "reduction" in self.on else ()
         bids = (("purchase_of_fallen", desk.purchases, -1.0),) if "purchase" in self.on else ()
         for kind, orders, sign in (*steps, *bids):

@@ -331,7 +331,7 @@ class Overlay:
         """Which of the traders that have the means respond to a call."""
         found = able & ~self.defaulted[owners]
         found[found] = by_policy(self.net, owners[found], "answers")[0]
-        return found
+        return np.asarray(found)
 
     def _manners(self, owners: NDArray[Any], answers: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         """How traders answer a call: the steps they take, and the healths they aim at."""

@@ -300,7 +300,7 @@ def _value_contracts(account: Row, board: Board, tiers: tuple[NDArray[Any], ...]
 
 
 @kernel
-def _saved(trader: Row, board: Board) -> Any:
+def _saved(trader: Row, board: Any) -> Any:
     """Copy everything that reductions for one trader can change."""
     accounts, ledger, first_bank = board.accounts, board.ledger, len(board.traders)
     low, high = accounts[trader.first], accounts[trader.last - 1]
@@ -320,7 +320,7 @@ def _saved(trader: Row, board: Board) -> Any:
 
 
 @kernel
-def _restore(trader: Row, saved: Any, board: Board) -> None:
+def _restore(trader: Row, saved: Any, board: Any) -> None:
     """Put everything back as it was saved."""
     accounts, ledger, first_bank = board.accounts, board.ledger, len(board.traders)
     low = accounts[trader.first]
