@@ -12,8 +12,11 @@ from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining import _answers, _auctions, _inventory, _limits, _margin_sales, _sales
 from netcontagion.margining._between import Between
+from netcontagion.margining._deleveraging import deleverage
+from netcontagion.margining._desk import Desk
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
+from netcontagion.margining._layers_money import fund_surplus
 from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
 from netcontagion.margining._posting import post_moves, value_positions, write_off
@@ -21,7 +24,7 @@ from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
 from netcontagion.margining._supported import check_supported
 from netcontagion.margining._valuation import LENDING, worth
-from netcontagion.margining._waterfall import cover_holes
+from netcontagion.margining._waterfall import cover_holes, gated, pays_first
 from netcontagion.network import check_call, rulebook
 
 if TYPE_CHECKING:
@@ -159,10 +162,6 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
     if max_rounds < 1:
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
     _check_positions(net)
-    recourse = net.labels("exchanges")[net.columns("exchanges")["recourse"]]
-    if len(recourse):
-        message = f"the cascade settles non-recourse accounts; {recourse[0]!r} has recourse (nc.clear settles it)"
-        raise ContagionError(message)
 
 
 def _check_positions(net: ExposureNetwork) -> None:
@@ -233,6 +232,10 @@ class Play:
         self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
         before = book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
+        self.desk = Desk(self)
+        self.asks_defaulters = np.array(
+            [pays_first(state, exchange) for exchange in range(state.n_exchanges)], dtype=bool
+        )
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
@@ -269,6 +272,7 @@ class Play:
         if not (np.isfinite(worth(state.markets, marks)).all() and np.isfinite(state.ledger.flow).all()):
             return number, float("nan"), None
         state.marks_outside = state.asset_prices()
+        state.reserves.open_round()
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
         moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
@@ -363,7 +367,7 @@ class Play:
         asked = which[able & ~self._shut(which) & (accounts.forced[which] == 0)]
         if not len(asked):
             return which, health, 0
-        barred = self._shut(np.arange(len(accounts)))
+        barred = self._shut(np.arange(len(accounts))) | gated(state)[accounts.exchange]
         barred[which] = True
         value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
         log = _answers.respond(asked, accounts, entries, traders, state.wallets, state.markets, marks, barred)
@@ -518,10 +522,23 @@ class Play:
         tiers = self.state.terms.tiers
         rates = (tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative)
         log = _margin_sales.close_margin(which, self.state.board, rates, marks)
-        bought = log[:, 2] == _margin_sales.PURCHASE
-        market = self.state.entries.market[log[bought, 1].astype(np.int64)]
-        seats = log[:, 0].astype(np.int64)
+        seats = [self._note_fills(log, marks)]
+        unfilled, pending = (log[log[:, 2] == kind] for kind in (_margin_sales.UNFILLED, _margin_sales.PENDING))
+        if len(unfilled):
+            traded = deleverage(self.desk, unfilled[:, [0, 1, 3, 4]], marks)
+            traded.append(_margin_sales.settle_up(pending[:, [0, 3, 4]], self.state.board, marks))
+            seats += [self._note_fills(one, marks) for one in traded]
+            seats.append(unfilled[:, 0].astype(np.int64))
+        return np.sort(np.concatenate(seats))
+
+    def _note_fills(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Record what margin accounts traded and were charged; return the seat of every fill."""
+        log = log[log[:, 2] <= _margin_sales.CHARGE]
+        seats, row, kind = (log[:, column].astype(np.int64) for column in range(3))
+        bought, charged = kind == _margin_sales.PURCHASE, kind == _margin_sales.CHARGE
+        market = self.state.entries.market[row[bought]]
         np.add.at(self.notes["repaid"], seats[bought], log[bought, 3] * marks[market])
+        np.add.at(self.state.reserves.surplus, self.state.entries.market[row[charged]], log[charged, 3])
         self.events.add_margin_fills(log, self.last_fall)
         return seats
 
@@ -535,16 +552,29 @@ class Play:
         """Record holes that accounts left: a log with columns account, entry, units."""
         seats = log[:, 0].astype(np.int64)
         value = log[:, 2] * marks[self.state.entries.market[log[:, 1].astype(np.int64)]]
+        reserves, venue = self.state.reserves, self.state.accounts.exchange[seats]
+        for row in np.flatnonzero(self.asks_defaulters[venue]).tolist():
+            mine, seat = reserves.defaulters.setdefault(int(venue[row]), {}), int(seats[row])
+            mine[seat] = mine.get(seat, 0.0) + float(value[row])
+        reserves.failed[self.state.overlay.code[seats]] = True
         np.add.at(self.notes["deficit"], seats, value)
         self.notes["liquidated"][seats] = True
         self.watch.touch(seats)
         self.events.add_deficits(log, value)
 
     def bear_losses(self, marks: NDArray[np.float64]) -> None:
-        """Run the holes of the round through the waterfalls."""
-        state = self.state
-        for market in cover_holes(state, marks, self.events.add_layer, self.seat):
-            self.watch.touch(state.entries.account[state.overlay.suppliers(state.entries, market)])
+        """Run the holes of the round through the waterfalls; contracts that a layer ended may leave new ones."""
+        cover_holes(self.desk, marks)
+        while self.desk.torn:
+            seats = np.unique(np.concatenate(self.desk.torn))
+            self.desk.torn.clear()
+            keep = np.column_stack([seats, np.full(len(seats), np.inf), np.zeros(len(seats))])
+            self._note_fills(_margin_sales.settle_up(keep, self.state.board, marks), marks)
+            self.write_off(seats, marks)
+            cover_holes(self.desk, marks)
+        for exchange in np.unique(self.state.markets.exchange[self.state.reserves.surplus > 0.0]).tolist():
+            if "account_surplus" in self.state.layers_of(exchange):
+                fund_surplus(self.state, exchange, marks)
 
     def note_round(self, number: int, marks: NDArray[np.float64], answered: int, moved: int) -> None:
         """Keep one row of aggregates."""

@@ -93,6 +93,8 @@ def _active_rules(net: ExposureNetwork) -> Iterator[str]:
     for label, name in zip(net.labels("exchanges").tolist(), names, strict=True):
         if found := only_closes_out(rulebook(name)):
             yield f"exchange {label!r}, rulebook {name!r}: {', '.join(found)}"
+    for label in net.labels("exchanges")[net.columns("exchanges")["recourse"]].tolist():
+        yield f"exchanges, {label!r}: it has recourse, and its traders pay before its suppliers"
 
 
 def _live_prices(net: ExposureNetwork) -> Iterator[str]:

@@ -49,6 +49,18 @@ TYPES = (
     "mint",
     "co_borrowers",
     "frozen",
+    "recourse",
+    "account_surplus",
+    "defaulter_fund",
+    "skin",
+    "vault",
+    "auto_deleveraging",
+    "default_fund",
+    "assessments",
+    "gains",
+    "tear_up",
+    "withdrawal_haircut",
+    "default",
 )
 _CODE = {name: code for code, name in enumerate(TYPES)}
 LAYERS = ("insurance_fund", "equity", "suppliers", "uncovered", "surplus", "mint", "co_borrowers", "frozen")
@@ -86,7 +98,8 @@ class Events:
 
     def open_round(self, number: int) -> None:
         """Start the counts of a round."""
-        self.number, self.counts, self.sums = number, {}, dict.fromkeys(_TOTALS, 0.0)
+        layers = {name: 0.0 for exchange in range(self.state.n_exchanges) for name in self.state.layers_of(exchange)}
+        self.number, self.counts, self.sums = number, {}, dict.fromkeys(_TOTALS, 0.0) | layers
 
     def count(self, kind: str) -> int:
         """Events of a type in this round."""
@@ -234,6 +247,27 @@ class Events:
             if trade.units > 0:
                 last_fall[trade.book] = event
 
+    def add_deleveraging(
+        self,
+        exchange: int,
+        asset: int,
+        ours: NDArray[np.float64],
+        theirs: NDArray[np.float64],
+        lost: NDArray[np.float64],
+    ) -> None:
+        """Record contracts closed against winners (account, position, units, price): deficits, then who bore them."""
+        place = {"exchange": exchange, "asset": asset}
+        bad = np.flatnonzero(lost > 0.0)
+        first = self._add("deficit", len(bad), _closed, place, ours[bad], lost[bad])
+        if len(bad):
+            self.last_deficit[exchange] = first + len(bad) - 1
+        parent = self.last_deficit.get(exchange, 0) if len(bad) else int(self.call_of[int(ours[0, 0])])
+        money = np.abs(theirs[:, 2] * theirs[:, 3])
+        self._add("auto_deleveraging", len(theirs), _closed, place | {"parent": parent}, theirs, money)
+        for kind in ("deficit", "auto_deleveraging"):
+            self.sums[kind] += float(lost.sum())
+            self._tally(kind, exchange, float(lost.sum()))
+
     def _tally(self, kind: str, exchange: int, value: float) -> None:
         self.by_exchange[kind, exchange] = self.by_exchange.get((kind, exchange), 0.0) + value
 
@@ -356,6 +390,13 @@ def _deficits(log: NDArray[np.float64], value: NDArray[np.float64], events: Even
     place = _place(events, seat, entry)
     found = place | {"quantity": log[:, 2], "cash": value, "parent": events.call_of[seat]}
     return found | {"debit": _bank(events, place), "credit": _trader(events, seat)}
+
+
+def _closed(place: dict[str, Any], log: NDArray[np.float64], cash: Any, events: Events) -> dict[str, Any]:
+    seat = log[:, 0].astype(np.int64)
+    bank = place["exchange"] + len(events.state.net.labels("traders"))
+    found = {"account": events.state.overlay.code[seat], "quantity": np.abs(log[:, 2]), "cash": cash, **place}
+    return {"parent": events.call_of[seat], "debit": bank, "credit": _trader(events, seat)} | found
 
 
 def _layer(columns: dict[str, Any], _events: Events) -> dict[str, Any]:

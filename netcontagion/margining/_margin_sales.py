@@ -21,12 +21,25 @@ if TYPE_CHECKING:
     from netcontagion.margining._state import Board, Row
     from netcontagion.margining._trading import Levels
 
-__all__ = ["CHARGE", "CLOSING", "OPENING", "PURCHASE", "SALE", "close_margin"]
+__all__ = [
+    "CHARGE",
+    "CLOSING",
+    "OPENING",
+    "PENDING",
+    "PURCHASE",
+    "SALE",
+    "UNFILLED",
+    "close_at",
+    "close_margin",
+    "settle_up",
+    "spend",
+]
 
 SLACK = 1e-12  # relative rounding that a threshold may miss by
 LITTLE = 1e-6  # share of an order below which nobody trades
 SALE, PURCHASE, CLOSING, OPENING, CHARGE = range(5)  # rows of the log: balances, long and short contracts, charges
 LEAST = 1e-300  # a price below this is no price: what is owed in coin is without bound
+UNFILLED, PENDING = 5, 6  # contracts that could not be closed at the bankruptcy price; equity to keep, notional closed
 STEPS = 64  # steps of a reduction: each closes what health still lacks after the price that the last one paid
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
@@ -38,7 +51,9 @@ def close_margin(
     """Close margin accounts by the rules of their exchange, in the given order.
 
     ``tiers`` are first row, count, floor, rate and cumulative amount of each contract, long ones before short ones.
-    Returns a log with columns account, row (of entries; of positions for contracts), kind, units, cash.
+    Where winners are deleveraged, contracts are closed no worse than at the bankruptcy price; what is left of them is
+    in the log as UNFILLED, with that price, and the account is settled later (PENDING). Returns a log with columns
+    account, row (of entries; of positions for contracts), kind, units, cash.
     """
     accounts, rules = board.accounts, board.rules
     log = np.empty((max(2 * len(which), 64), 5))
@@ -48,8 +63,8 @@ def close_margin(
         account = accounts[k]
         rule = rules[account.exchange]
         worth = _equity(account, board, marks)
-        share, closed = 1.0, 0.0
-        if rule.reduce and not account.forced:
+        share, closed, before = 1.0, 0.0, logged
+        if rule.reduce and not account.forced and not (rule.deleverages and worth <= 0.0):
             if account.test == PORTFOLIO:
                 share = _excess(account, rule, board, marks)
                 logged, log, closed = _close_positions(k, share, board, marks, logged, log)
@@ -58,17 +73,42 @@ def close_margin(
         else:
             if _notional(account, board, marks) > rule.slice_above and not account.forced:
                 share = rule.slice
-            logged, log, closed = _close_positions(k, share, board, marks, logged, log)
-        if _flat(account, board):
-            logged, log = _repay(k, np.inf, board, marks, logged, log)
-        left = _equity(account, board, marks)
-        due = rule.fee * closed
-        if rule.at_bankruptcy:
-            due = left - max((1.0 - share) * worth, 0.0)
-            if rule.fee > 0.0:
-                due = min(due, rule.fee * closed)
-        logged, log = _charge(k, min(due, left), board, marks, logged, log)
+            if rule.deleverages:
+                logged, log, closed = _close_within(k, share, worth, board, tiers, marks, logged, log)
+            else:
+                logged, log, closed = _close_positions(k, share, board, marks, logged, log)
+        keep = max((1.0 - share) * worth, 0.0)
+        if logged > before and log[logged - 1, 2] == UNFILLED:
+            log = _with_room(log, logged, 1)
+            _note(log, logged, k, -1, PENDING, keep, closed)
+            logged += 1
+        else:
+            logged, log = _settle(k, keep, closed, board, marks, logged, log)
     return log[:logged]
+
+
+@kernel
+def _settle(
+    k: int,
+    keep: float,
+    closed: float,
+    board: Board,
+    marks: NDArray[np.float64],
+    logged: int,
+    log: NDArray[np.float64],
+) -> tuple[int, NDArray[np.float64]]:
+    """Repay what an account without contracts owes, and charge it for the notional that was closed."""
+    account = board.accounts[k]
+    rule = board.rules[account.exchange]
+    if _flat(account, board):
+        logged, log = _repay(k, np.inf, board, marks, logged, log)
+    left = _equity(account, board, marks)
+    due = rule.fee * closed
+    if rule.at_bankruptcy:
+        due = left - keep
+        if rule.fee > 0.0:
+            due = min(due, rule.fee * closed)
+    return _charge(k, min(due, left), board, marks, logged, log)
 
 
 # what an account is worth -------------------------------------------------------------------------------------------
@@ -272,6 +312,171 @@ def coins_for(market: Row, units: float, book: Row, levels: Levels) -> float:
         price = next_price(market.shocked, sold, units > 0.0, book, levels)
         total += 0.5 * WEIGHTS[node] * units * market.face / max(price, LEAST)
     return float(total)
+
+
+# contracts that the bankruptcy price limits ---------------------------------------------------------------------------
+
+
+@kernel
+def _close_within(
+    k: int,
+    share: float,
+    worth: float,
+    board: Board,
+    tiers: tuple[NDArray[Any], ...],
+    marks: NDArray[np.float64],
+    logged: int,
+    log: NDArray[np.float64],
+) -> tuple[int, NDArray[np.float64], float]:
+    """Close a share of every contract where the book pays the bankruptcy price; note the rest at the end of the log.
+
+    The price leaves equity 0 when all contracts pass at theirs: each bears equity in proportion to its margin.
+    """
+    account, closed, total = board.accounts[k], 0.0, 0.0
+    first, last = account.first_position, account.last_position
+    log = _with_room(log, logged, 2 * (last - first))
+    weight, price, left = np.zeros(last - first), np.zeros(last - first), np.zeros(last - first)
+    for p in range(first, last):
+        position = board.positions[p]
+        notional = abs(position.quantity * _unit(position.market, board, marks))
+        weight[p - first] = _margin(position, notional, board, tiers)
+        total += weight[p - first]
+    for p in range(first, last):
+        position = board.positions[p]
+        units = position.quantity * share
+        if units == 0.0:
+            continue
+        part = weight[p - first] / total if total > 0.0 else 1.0 / (last - first)
+        unit = _unit(position.market, board, marks)
+        price[p - first] = unit - worth * part / position.quantity
+        filled = _within(units, price[p - first], position.market, board, marks)
+        if filled != 0.0:
+            closed += _close(k, p, filled, board, marks, logged, log)
+            logged += 1
+        left[p - first] = units - filled
+        closed += abs((units - filled) * unit)
+    for p in range(first, last):
+        if left[p - first] != 0.0:
+            _note(log, logged, k, p, UNFILLED, left[p - first], price[p - first])
+            logged += 1
+    return logged, log, closed
+
+
+@kernel
+def _within(units: float, worst: float, m: int, board: Board, marks: NDArray[np.float64]) -> float:
+    """Part of an order to close that its book fills at a value per unit no worse than ``worst``."""
+    market, limit = board.markets[m], worst
+    book = board.books[market.book]
+    if market.kind == INVERSE:
+        limit = np.inf
+        if worst < 0.0:
+            limit = -market.face * marks[market.settle] / worst
+    elif worst <= 0.0:
+        limit = 0.0
+    side = 1.0 if units > 0.0 else -1.0
+    most = taken(units, book, board.levels)
+    low, high, middle = 0.0, 1.0, 1.0
+    for step in range(STEPS):  # all of it, then nothing, then halves
+        price = next_price(market.shocked, middle * most, units > 0.0, book, board.levels)
+        good = side * (price - limit) >= -SLACK * abs(limit) or limit == 0.0
+        if step == 0 and good:
+            return most
+        if step == 1 and not good:
+            return 0.0
+        if good:
+            low = middle
+        else:
+            high = middle
+        middle = 0.0 if step == 0 else 0.5 * (low + high)
+    return low * most if low > LITTLE else 0.0
+
+
+@kernel
+def spend(
+    orders: NDArray[np.float64], money: float, board: Board, marks: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Close what is left of orders (account, position, units, value per unit) while others pay what the book lacks.
+
+    Returns a log, the units of each order that were not closed when the money was used up, and the money used.
+    """
+    log, left = np.empty((len(orders), 5)), np.zeros(len(orders))
+    logged, used = 0, 0.0
+    for place in range(len(orders)):
+        k, p, units, worst = int(orders[place, 0]), int(orders[place, 1]), orders[place, 2], orders[place, 3]
+        m = board.positions[p].market
+        order = units
+        units = taken(order, board.books[board.markets[m].book], board.levels)
+        low, high = 0.0, 1.0
+        if _lacking(units, worst, m, board, marks) > money - used:
+            for _ in range(STEPS):
+                middle = 0.5 * (low + high)
+                if _lacking(middle * units, worst, m, board, marks) > money - used:
+                    high = middle
+                else:
+                    low = middle
+            high = low
+        used += max(_lacking(high * units, worst, m, board, marks), 0.0)
+        left[place] = order - high * units
+        if high * units != 0.0:
+            _close(k, p, high * units, board, marks, logged, log)
+            logged += 1
+    return log[:logged], left, used
+
+
+@kernel
+def _lacking(units: float, worst: float, m: int, board: Board, marks: NDArray[np.float64]) -> float:
+    """Return what a book pays less than a value per unit for closing units [num]."""
+    market = board.markets[m]
+    book = board.books[market.book]
+    if market.kind == INVERSE:
+        return float(units * worst + coins_for(market, units, book, board.levels) * marks[market.settle])
+    return float(units * worst - cash_of(market.shocked, units, book, board.levels))
+
+
+@kernel
+def close_at(orders: NDArray[np.float64], channel: NDArray[np.int64], board: Board, marks: NDArray[np.float64]) -> None:
+    """Close contracts (account, position, units, value per unit) without a book, at the given value, and settle."""
+    ledger = board.ledger
+    for place in range(len(orders)):
+        k, p, units, price = int(orders[place, 0]), int(orders[place, 1]), orders[place, 2], orders[place, 3]
+        account, position = board.accounts[k], board.positions[p]
+        market, trader = board.markets[position.market], account.trader
+        coin, bank = market.settle, len(board.traders) + account.exchange
+        value, received = units * _unit(position.market, board, marks), units * price
+        ledger.loss[channel[place], trader] += value - received
+        ledger.flow[trader] += received - value
+        if market.kind == INVERSE:
+            settled = units * market.face / position.entry
+            if marks[coin] > 0.0:
+                settled += received / marks[coin]
+        else:
+            gain = received - units * position.entry
+            ledger.cash[bank] += gain
+            settled = 0.0
+            ledger.flow[trader] += gain - received
+            if marks[coin] > 0.0:
+                settled = gain / marks[coin]
+                ledger.pool[coin] -= settled
+                ledger.flow[bank] -= gain
+            else:  # nothing to pay with
+                ledger.flow[trader] -= gain
+                ledger.loss[4, trader] += gain
+                ledger.loss[4, bank] -= gain
+        credit(board.entries[coin_entry(account, coin, board)], settled)
+        position.quantity -= units
+        if abs(position.quantity) <= SLACK * abs(units):
+            position.quantity = 0.0
+
+
+@kernel
+def settle_up(pending: NDArray[np.float64], board: Board, marks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Settle accounts (account, equity to keep, notional closed) whose contracts are gone; return a log."""
+    log = np.empty((max(4 * len(pending), 64), 5))
+    logged: Any = np.int64(0)
+    for place in range(len(pending)):
+        k = int(pending[place, 0])
+        logged, log = _settle(k, pending[place, 1], pending[place, 2], board, marks, logged, log)
+    return log[:logged]
 
 
 # reductions ---------------------------------------------------------------------------------------------------------

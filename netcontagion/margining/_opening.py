@@ -14,7 +14,7 @@ from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._overlay import Overlay, empty_tables
 from netcontagion.margining._quotes import Quotes
 from netcontagion.margining._sizing import lltv_bonus
-from netcontagion.margining._state import CHANNELS, Board, Ledger, Live, bearers, records
+from netcontagion.margining._state import CHANNELS, Board, Ledger, Live, Reserves, bearers, records
 from netcontagion.margining._valuation import INVERSE, LINEAR, Terms
 from netcontagion.network import rulebook
 
@@ -62,6 +62,8 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         board=board,
         terms=Terms.of(net, markets),
         layers=[_layers(rulebook(name)) for name in exchange["rulebook"]],
+        deficits=[rulebook(name).deficit_rule for name in exchange["rulebook"]],
+        reserves=Reserves.of(net),
         asset_base=prices,
         fund_units=np.array(exchange["insurance_fund"]),
         fund_asset=exchange["insurance_asset"],
@@ -190,6 +192,7 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         order=([_ORDERS[book.amount_rule.order] for book in books], np.uint8),
         at_bankruptcy=([book.price == "bankruptcy" for book in books], np.uint8),
         fee=([book.price_rule.fee for book in books], float),
+        deleverages=(["auto_deleveraging" in book.layers for book in books], np.uint8),
     )
     return found
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._opening import empty_ledger
-from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Whole, bearers, records
+from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Reserves, Whole, bearers, records
 from netcontagion.margining._wealth import cash_of_all, unit_value, units_by_asset, units_by_location, wealth
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def final_state(live: Live) -> Whole:
     overlay, n_traders = live.overlay, whole.n_traders
     whole.books[:] = live.books
     whole.fund_units[:], whole.equity[:] = live.fund_units, live.equity
-    whole.marks_outside = live.marks_outside
+    whole.marks_outside, whole.reserves = live.marks_outside, live.reserves
     _cut_cold(whole, overlay)
     for name, columns in (("entries", ("deposited", "borrowed")), ("positions", ("quantity", "entry"))):
         ours, theirs = getattr(live, name)[: overlay.used[name]], getattr(whole, name)
@@ -97,6 +97,8 @@ def open_whole(live: Live) -> Whole:
         board=board,
         terms=live.terms,
         layers=live.layers,
+        deficits=live.deficits,
+        reserves=Reserves.of(net),
         asset_base=prices,
         holdings=(holding["trader"], holding["asset"], holding["units"]),
         external_assets=shock.external_assets(net),

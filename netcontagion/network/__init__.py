@@ -11,6 +11,7 @@ from netcontagion.network._margin import HEALTH_TOL, Book, Tiers
 from netcontagion.network._merge import merge
 from netcontagion.network._network import ExposureNetwork, LabelledMatrix
 from netcontagion.network._rule_fields import (
+    LAYERS,
     Amount,
     Auction,
     Deficit,
@@ -28,6 +29,7 @@ from netcontagion.network._storage import load, save
 
 __all__ = [
     "HEALTH_TOL",
+    "LAYERS",
     "OTHERS",
     "Amount",
     "Auction",
