@@ -318,9 +318,7 @@ def test_the_cascade_refuses_it_by_name(name):
 def test_rounds_of_different_length_are_refused():
     with pytest.raises(nc.ContagionError, match="rounds of different length: 'maker' 90 seconds, 'maker_flip' 3600"):
         check_supported(lending(X="maker", Y="maker_flip"))
-    with pytest.raises(nc.ContagionError) as caught:
-        check_supported(lending(X="maker", Y="aave_v3"))
-    assert "rounds of different length" not in str(caught.value)
+    check_supported(lending(X="maker", Y="aave_v3"))  # a rulebook that counts no time goes with any
 
 
 @pytest.mark.parametrize("name", [name for name in FACTS if rulebook(name).health != "equity"])
