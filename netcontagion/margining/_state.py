@@ -177,7 +177,8 @@ class Rules(Table, Protocol):
     """The rulebook of each exchange as numbers, and what is left in this round of its limits.
 
     ``left`` is the money that buyers still have, ``room`` the debt that may still go into liquidation, ``wanted`` what
-    the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num].
+    the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num];
+    ``vault`` is the seat of its backstop account (-1: none).
     """
 
     route: Ints
@@ -215,6 +216,10 @@ class Rules(Table, Protocol):
     order: Ints
     at_bankruptcy: Ints
     fee: Floats
+    to_vault: Ints
+    at_mark: Ints
+    backstop_below: Floats
+    vault: Ints
 
 
 class Lots(Table, Protocol):
