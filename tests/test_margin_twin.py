@@ -15,6 +15,7 @@ INVERSE, LINEAR = "inverse", "linear"
 FACE = 10.0
 PRICE = {"BTC": 100.0, "USD": 1.0, "ETH": 20.0, "L": 101.0, "E": 20.5, "I": 99.0}
 COIN = {"L": "USD", "E": "USD", "I": "BTC"}
+DEPTHS = ([50, 500], [np.inf], [200, 3000], [20, 200], [99, 999], [200, 2000])
 AMOUNTS = {
     "whole": 'rule = "whole_account"',
     "slice": 'rule = "whole_account"\nslice = 0.2\nslice_above = 500.0',
@@ -72,7 +73,7 @@ def random_tables(seed, rules):
             "underlying": [None, None, None, "BTC", "ETH", "BTC"],
             "settlement": [None, None, None, "USD", "USD", "BTC"],
             "multiplier": [1.0, 1.0, 1.0, 1.0, 1.0, FACE],
-            "depth": [float(rng.choice(c)) for c in ([50, 500], [np.inf], [200, 3000], [20, 200], [99, 999], [200, 2000])],
+            "depth": [float(rng.choice(both)) for both in DEPTHS],
         },
         "exchanges": {"exchange": [], "rulebook": [], "insurance_fund": [], "equity": [], "backstop": []},
     }  # fmt: skip
@@ -571,7 +572,7 @@ class MarginTwin(Twin):
             held = {a: q for a, (q, _) in account["pos"].items() if q}
             if held:
                 rank = {
-                    "bonus": lambda a: abs(held[a] * self.unit(venue, a, marks)),
+                    "bonus": lambda a: abs(account["pos"][a][0] * self.unit(venue, a, marks)),
                     "worst_pnl": lambda a: -self.gain(venue, a, *account["pos"][a], marks),
                 }[rule.amount_rule.order]
                 a = max(sorted(held), key=rank)

@@ -259,7 +259,7 @@ def _reduce(
 
 @kernel
 def _freed_by_contract(account: Row, p: int, target: float, board: Board, tiers: Tiers, marks: Floats) -> float:
-    """What closing the next unit of a position takes off target x margin - equity [num]; below 0: it adds."""
+    """Weigh what closing the next unit of a position takes off target x margin - equity [num]; below 0: it adds."""
     position = board.positions[p]
     m, side = position.market, np.sign(position.quantity)
     market = board.markets[m]
@@ -284,7 +284,7 @@ def _freed_by_contract(account: Row, p: int, target: float, board: Board, tiers:
 
 @kernel
 def _freed_by_debt(d: int, c: int, target: float, board: Board, marks: Floats) -> float:
-    """What repaying the next unit of a debt from a deposit takes off target x margin - equity [num]."""
+    """Weigh what repaying the next unit of a debt from a deposit takes off target x margin - equity [num]."""
     debt, deposit = board.entries[d], board.entries[c]
     market_d, market_c = board.markets[debt.market], board.markets[deposit.market]
     spent = marks[debt.market]

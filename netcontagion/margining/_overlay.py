@@ -157,7 +157,8 @@ class Overlay:
         self.cold, self.holders = self.index.supply.copy(), self.index.suppliers.copy()
         backstops = self.net.columns("exchanges")["backstop"].tolist()
         named = {label for label in backstops if label is not None}
-        places = {label: code for code, label in enumerate(self.net.labels("accounts")) if label in named}
+        codes = enumerate(self.net.labels("accounts")) if named else ()
+        places = {label: code for code, label in codes if label in named}
         self.vault = np.array([places.get(label, -1) for label in backstops], dtype=np.int64)
         self.sorted: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         self.sorted_to = 0

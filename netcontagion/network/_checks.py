@@ -94,7 +94,7 @@ def _check_portfolios(door: Door, assembly: Assembly, rulebooks: list[Rulebook |
 
 
 def _check_backstops(door: Door, assembly: Assembly) -> None:
-    """A backstop is an account of its own exchange."""
+    """Refuse a backstop that is no account of its own exchange."""
     labels, venue = assembly.labels["accounts"], assembly.columns["accounts"]["exchange"]
     for row, label in enumerate(assembly.columns["exchanges"]["backstop"]):
         found = np.flatnonzero(np.asarray(labels, dtype=object) == label)
