@@ -21,7 +21,6 @@ __all__ = ["TARGET_HEALTH", "WITHDRAWAL_HEALTH", "account_health", "respond"]
 TARGET_HEALTH = 1.05  # a called account is topped up to this health
 WITHDRAWAL_HEALTH = 1.25  # margin is pulled from other accounts down to this health
 SLACK = 1e-12  # relative rounding that the target may miss by
-ENOUGH = TARGET_HEALTH * (1.0 - SLACK)
 LENDING, MARGIN, PORTFOLIO = range(3)  # how an account is tested; with PORTFOLIO the margin is the worst scenario's
 
 
@@ -92,7 +91,7 @@ def respond(
     not in it.
     """
     log = np.empty((max(len(which), 16), 5))
-    need = np.empty(2)  # weighted collateral and debt of the account as planned so far
+    need = np.empty(3)  # backing of the account as planned so far, what it must back, and the size of its backing
     logged: Any = np.int64(0)  # of the type it keeps: a plain 0 would compile what it is handed to twice
     for place in range(len(which)):
         k = which[place]
@@ -100,6 +99,7 @@ def respond(
         trader = traders[account.trader]
         log = _with_room(log, logged, trader, accounts)
         need[0], need[1] = weigh(account, entries, markets, marks)
+        need[2] = abs(need[0])
         planned = _plan_wallets(k, account, trader, logged, log, need, entries, wallets, markets, marks)
         if _short(need) and trader.withdraw:
             planned = _plan_accounts(k, trader, logged, planned, log, need, barred, accounts, entries, markets, marks)
@@ -113,8 +113,9 @@ def respond(
 
 @kernel
 def _short(need: NDArray[np.float64]) -> bool:
-    """Whether collateral and debt are below the target health."""
-    return bool(need[0] < ENOUGH * need[1])
+    """Whether backing is below the target health, beyond the rounding of what it was or must be."""
+    wanted = TARGET_HEALTH * need[1]
+    return bool(need[0] < wanted - SLACK * max(wanted, need[2]))
 
 
 @kernel
@@ -211,7 +212,7 @@ def _plan_withdrawals(
         entry = entries[source]
         units = entry.deposited
         weight = 0.0
-        if debt > 0.0:  # what a unit that leaves takes off the spare backing
+        if debt > 0.0 or giver.test != LENDING:  # what a unit that leaves takes off the spare backing
             tied = markets[entry.market].long if giver.test == MARGIN else 0.0
             weight = marks[entry.market] * (entry.threshold - WITHDRAWAL_HEALTH * tied)
         if weight > 0.0:

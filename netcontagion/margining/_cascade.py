@@ -162,6 +162,7 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
     if max_rounds < 1:
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
     _check_positions(net)
+    _check_vaults(net)
 
 
 def _check_positions(net: ExposureNetwork) -> None:
@@ -180,6 +181,15 @@ def _check_positions(net: ExposureNetwork) -> None:
         if impact in ("ladder", "constant_product"):
             message = f"assets.impact of {contract!r} is {impact!r}: the cascade closes contracts in full"
             raise ContagionError(message + "; choose a form without end: exponential, linear or square_root")
+
+
+def _check_vaults(net: ExposureNetwork) -> None:
+    """Refuse an exchange whose rulebook sends positions to a vault that it has not."""
+    table = net.columns("exchanges")
+    for label, name, vault in zip(net.labels("exchanges"), table["rulebook"], table["backstop"], strict=True):
+        if rulebook(name).inventory == "vault" and vault is None:
+            message = f"exchanges.backstop of {label!r} is empty; its rulebook {name!r} sends positions to a vault"
+            raise ContagionError(message + ": name the account that takes them")
 
 
 def _switches(channels: Collection[str] | None) -> frozenset[str]:
@@ -241,6 +251,7 @@ class Play:
         self.last_change, self.last_marks = -1, before  # round in which something moved last
         if state.shock.defaults:
             self.seat(np.flatnonzero(state.overlay.defaulted[state.net.columns("accounts")["trader"]]))
+        self.open_vaults()
 
     def seat(self, accounts: NDArray[np.int64]) -> None:
         """Give seats to those of these accounts that have none."""
@@ -261,6 +272,16 @@ class Play:
         self.watch.add(
             self.state.accounts.exchange[overlay.used["accounts"] - len(accounts) : overlay.used["accounts"]]
         )
+
+    def open_vaults(self) -> None:
+        """Give seats to the backstop accounts, which must be ready to take others over, and tell their exchanges."""
+        state = self.state
+        vault = state.overlay.vault
+        named = np.flatnonzero(vault >= 0)
+        self.seat(np.unique(vault[named]))
+        place = np.argsort(state.overlay.accounts)
+        seats = place[np.searchsorted(state.overlay.accounts, vault[named], sorter=place)]
+        state.rules["vault"][named] = seats
 
     def round(self, number: int) -> tuple[int, float, Status | None]:
         """Play one round; the state is settled when nobody acted."""
@@ -516,12 +537,12 @@ class Play:
         return seats
 
     def _close_margin(
-        self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
+        self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Close contracts of margin accounts, sell deposits for what they owe; return the seat of every fill."""
         tiers = self.state.terms.tiers
         rates = (tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative)
-        log = _margin_sales.close_margin(which, self.state.board, rates, marks)
+        log = _margin_sales.close_margin(which, health, self.state.board, rates, marks)
         seats = [self._note_fills(log, marks)]
         unfilled, pending = (log[log[:, 2] == kind] for kind in (_margin_sales.UNFILLED, _margin_sales.PENDING))
         if len(unfilled):
@@ -533,9 +554,10 @@ class Play:
 
     def _note_fills(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> NDArray[np.int64]:
         """Record what margin accounts traded and were charged; return the seat of every fill."""
-        log = log[log[:, 2] <= _margin_sales.CHARGE]
+        log = log[log[:, 2] < _margin_sales.UNFILLED]
         seats, row, kind = (log[:, column].astype(np.int64) for column in range(3))
-        bought, charged = kind == _margin_sales.PURCHASE, kind == _margin_sales.CHARGE
+        bought = np.isin(kind, (_margin_sales.PURCHASE, _margin_sales.OFFSET))
+        charged = kind == _margin_sales.CHARGE
         market = self.state.entries.market[row[bought]]
         np.add.at(self.notes["repaid"], seats[bought], log[bought, 3] * marks[market])
         np.add.at(self.state.reserves.surplus, self.state.entries.market[row[charged]], log[charged, 3])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from netcontagion.margining._state import longer
+from netcontagion.margining._takeover import TAKEN_CONTRACT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,8 @@ TYPES = (
     "contract_sale",
     "contract_purchase",
     "charge",
+    "offset",
+    "takeover",
     "deficit",
     "insurance_fund",
     "equity",
@@ -67,6 +70,16 @@ LAYERS = ("insurance_fund", "equity", "suppliers", "uncovered", "surplus", "mint
 _TOTALS = ("sold", "bought", "repaid", "deficit", *LAYERS)
 _ARBITRAGEURS, _LIQUIDATORS, _MARKET = -4, -3, -2  # debit and credit nodes, counted from the end of the bearers
 _NOBODY = -9
+_MARGIN_FILLS = (  # by the kind of row of the log of ``close_margin``
+    "sale",
+    "purchase",
+    "contract_sale",
+    "contract_purchase",
+    "charge",
+    "offset",
+    "takeover",
+    "takeover",
+)
 
 
 class Chunk(NamedTuple):
@@ -157,9 +170,12 @@ class Events:
         """Record what margin accounts traded, by kind, and what they were charged; note sales in ``last_fall``."""
         state = self.state
         totals = {"sale": "sold", "purchase": "bought", "contract_sale": "sold", "contract_purchase": "bought"}
-        for code, kind in enumerate(("sale", "purchase", "contract_sale", "contract_purchase", "charge")):
+        for code, kind in enumerate(_MARGIN_FILLS):
             rows = log[log[:, 2] == code]
             contracts = kind.startswith("contract")
+            if kind == "takeover":
+                self._add(kind, len(rows), _takeovers, rows, "positions" if code == TAKEN_CONTRACT else "entries")
+                continue
             first = self._add(kind, len(rows), _fills, rows, kind)
             if kind in totals:
                 self.sums[totals[kind]] += float(rows[:, 4].sum())
@@ -380,9 +396,17 @@ def _fills(log: NDArray[np.float64], kind: str, events: Events) -> dict[str, Any
     place = _place(events, *_ends_of(log), "positions" if kind.startswith("contract") else "entries")
     bank, sale = _bank(events, place), kind.endswith("sale")
     found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[log[:, 0].astype(np.int64)]}
-    if kind == "charge":
+    if kind in ("charge", "offset"):
         return found | {"debit": bank, "credit": _trader(events, log[:, 0].astype(np.int64))}
     return found | {"debit": _MARKET if sale else bank, "credit": bank if sale else _MARKET}
+
+
+def _takeovers(log: NDArray[np.float64], table: str, events: Events) -> dict[str, Any]:
+    state, seat = events.state, log[:, 0].astype(np.int64)
+    found = _place(events, *_ends_of(log), table)
+    vault = state.rules.vault[found["exchange"]]
+    found |= {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[seat]}
+    return found | {"debit": _trader(events, vault), "credit": _trader(events, seat)}
 
 
 def _deficits(log: NDArray[np.float64], value: NDArray[np.float64], events: Events) -> dict[str, Any]:

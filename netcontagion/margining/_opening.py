@@ -193,6 +193,10 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         at_bankruptcy=([book.price == "bankruptcy" for book in books], np.uint8),
         fee=([book.price_rule.fee for book in books], float),
         deleverages=(["auto_deleveraging" in book.layers for book in books], np.uint8),
+        to_vault=([book.inventory == "vault" for book in books], np.uint8),
+        at_mark=([book.price == "mark" for book in books], np.uint8),
+        backstop_below=([book.amount_rule.backstop_below for book in books], float),
+        vault=(np.full(len(books), -1), np.int64),
     )
     return found
 

@@ -436,6 +436,9 @@ def _assumptions(play: Play) -> tuple[str, ...]:
     if apart:
         found.append(f"{apart} markets trade on books of their own, without arbitrage between exchanges")
     found += play.between.assumptions
+    bare = (state.rules.backstop_below > 0) & (state.rules.vault < 0)
+    if bare.any():
+        found.append(f"no backstop vault at {', '.join(map(str, state.net.labels('exchanges')[bare]))}: sold instead")
     if np.isinf(state.rules.capital).all():
         found.append("liquidators have all the capital they need")
     found.append("exchanges pay out deposits in kind without limit")

@@ -178,7 +178,8 @@ class Rules(Table, Protocol):
     """The rulebook of each exchange as numbers, and what is left in this round of its limits.
 
     ``left`` is the money that buyers still have, ``room`` the debt that may still go into liquidation, ``wanted`` what
-    the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num].
+    the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num];
+    ``vault`` is the seat of its backstop account (-1: none).
     """
 
     route: Ints
@@ -217,6 +218,10 @@ class Rules(Table, Protocol):
     at_bankruptcy: Ints
     fee: Floats
     deleverages: Ints
+    to_vault: Ints
+    at_mark: Ints
+    backstop_below: Floats
+    vault: Ints
 
 
 class Lots(Table, Protocol):

@@ -26,6 +26,8 @@ _WAYS = (
     ("weighted_collateral", "whole_account", "execution", "market"),
     ("equity", "whole_account", "execution", "market"),
     ("equity", "whole_account", "bankruptcy", "market"),
+    ("equity", "whole_account", "bankruptcy", "vault"),
+    ("equity", "whole_account", "mark", "vault"),
     ("equity", "reduce", "execution", "market"),
     ("equity", "reduce", "bankruptcy", "market"),
 )
@@ -68,6 +70,7 @@ _ANY_VALUE = frozenset(
 _ANY_VALUE_BY_TEST = {
     "equity": frozenset(
         {
+            "amount.backstop_below",
             "amount.order",
             "amount.slice",
             "amount.slice_above",
