@@ -293,7 +293,7 @@ def test_a_run_that_does_not_settle_is_named():
         shapley(net, nc.Shock(), max_rounds=2, **QUIET)
     assert caught.value.result.status is nc.Status.MAX_ROUNDS
     assert "('liquidation', 'impact')" in caught.value.__notes__[0]
-    assert shapley(net, nc.Shock(), max_rounds=2, strict=False, **QUIET).shape == (4, 6)
+    assert shapley(net, nc.Shock(), max_rounds=2, strict=False, **QUIET).shape == (6, 6)
 
 
 # orders ---------------------------------------------------------------------------------------------------------------

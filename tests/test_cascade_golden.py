@@ -637,9 +637,6 @@ def test_what_the_cascade_refuses():
         nc.cascade(net, nc.Shock(), priority="worst")
     with pytest.raises(nc.UnknownLabelError):
         nc.cascade(net, nc.Shock.price({"ETZ": -0.1}))
-    recourse = {"exchange": ["X"], "rulebook": ["aave_v2"], "recourse": [True]}
-    with pytest.raises(nc.ContagionError, match="recourse"):
-        nc.cascade(network({"k": ({"ETH": 1.0}, {"USD": 0.5})}, exchanges=recourse), nc.Shock())
     contract = nc.ExposureNetwork(
         assets={"asset": ["P", "USD"], "price": [100.0, 1.0], "kind": ["linear", "token"]},
         markets={"exchange": ["X"], "asset": ["P"], "maintenance_margin": [0.05]},

@@ -24,7 +24,8 @@ class Estate:
     """What nodes have and owe, nodes being traders, then exchanges [num].
 
     ``account_equity`` becomes a due of the exchange where it is positive, and of the trader where it is negative and
-    the exchange has recourse. A hole without recourse is owed by nobody. Nothing is set off across accounts.
+    the exchange has recourse. A hole without recourse is owed by nobody. Nothing is set off across accounts; what an
+    account has in a default fund is part of its equity.
     """
 
     assets: NDArray[np.float64]
@@ -47,9 +48,12 @@ def estate_of(net: ExposureNetwork, shock: Shock) -> Estate:
     held = (book.deposited - book.borrowed) * mark[book.balance_market]
     custody = group_sum(book.market_exchange[book.balance_market], held, n_exchanges)
     fund_price = np.where(exchange["insurance_asset"] < 0, 1.0, np.append(price, 1.0)[exchange["insurance_asset"]])
+    account = net.columns("accounts")
+    members = group_sum(account["exchange"], account["default_fund"], n_exchanges)
     resources = np.maximum(custody, 0.0) + exchange["insurance_fund"] * fund_price + exchange["equity"]
+    resources = resources + exchange["skin"] + members
     _check_custody(custody, held)
-    equity = book.equity(factor[book.market_asset])
+    equity = book.equity(factor[book.market_asset]) + account["default_fund"]
     return Estate(np.concatenate([owned, resources]), equity)
 
 

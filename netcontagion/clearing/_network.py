@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.clearing._eisenberg_noe import eisenberg_noe
-from netcontagion.clearing._estate import Estate, estate_of, external_liabilities, obligations, obligations_by_class
+from netcontagion.clearing._estate import estate_of, external_liabilities, obligations, obligations_by_class
 from netcontagion.clearing._models import MODELS, Case
+from netcontagion.clearing._ranked_costs import ranked
 from netcontagion.clearing._shares import share_paid
 from netcontagion.errors import ContagionError, UnknownLabelError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
     from netcontagion.clearing._result import ClearingResult
     from netcontagion.network import ExposureNetwork, Shock
 
@@ -103,17 +108,33 @@ def _by_asset(net: ExposureNetwork, result: ClearingResult) -> ClearingResult:
     return replace(result, prices=prices, sold=sold)
 
 
-def settle(net: ExposureNetwork, estate: Estate, **options: Any) -> ClearingResult:
-    """Clear the network with the given resources and account equities; the result is labelled by node."""
+def settle(
+    net: ExposureNetwork,
+    assets: NDArray[np.float64],
+    owed: Sequence[Any],
+    *,
+    base: int = 0,
+    which: str = "greatest",
+    **options: Any,
+) -> ClearingResult:
+    """Clear what nodes owe each other by class, and outside, with the given resources; the result is labelled by node.
+
+    ``owed`` are matrices (row owes column), the most senior class first; ``liabilities`` and external debt are added to
+    class ``base``. Options are those of ``ranked``; one class without any is Eisenberg-Noe.
+    """
     seniority = net.columns("liabilities")["seniority"]
     if len(np.unique(seniority)) > 1:
         found = ", ".join(map(str, np.unique(seniority)))
         raise ContagionError(f"a cascade settles one class of debt; liabilities has seniorities {found}")
-    strict = options.pop("strict", True)
-    owed = obligations(net, estate.account_equity)
-    result = eisenberg_noe(owed, estate.assets, external_liabilities(net), strict=False, **options)
-    named = replace(result, labels=net.nodes, numeraire=net.numeraire)
-    return named.raise_for_status() if strict else named
+    classes = list(owed)
+    classes[base] = classes[base] + obligations(net, np.zeros(len(net.labels("accounts"))))
+    if len(classes) == 1 and not options:
+        result = eisenberg_noe(classes[0], assets, external_liabilities(net), strict=False, which=which)
+    else:
+        result = ranked(
+            classes, assets, external_liabilities(net), external_class=base, strict=False, which=which, **options
+        )
+    return replace(result, labels=net.nodes, numeraire=net.numeraire)
 
 
 def _loss(case: Case, calm: ClearingResult, result: ClearingResult) -> Any:

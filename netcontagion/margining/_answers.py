@@ -91,7 +91,10 @@ def need_of(
     marks: NDArray[np.float64],
     need: NDArray[np.float64],
 ) -> None:
-    """Write into ``need`` what backs an account and what it must back once all in transit has come, and the target."""
+    """Write into ``need`` what backs an account and what it must back once all in transit has come.
+
+    Then the target health, and the size of the backing.
+    """
     backing, debt = weigh(account, entries, markets, marks)
     for e in range(account.first, account.last):
         entry = entries[e]
@@ -101,7 +104,7 @@ def need_of(
             posted = entry.coming * marks[entry.market] - repaid
             backing += repaid * gained + posted * entry.threshold
             debt += posted * tied - repaid * freed
-    need[0], need[1], need[2] = backing, debt, trader.target
+    need[0], need[1], need[2], need[3] = backing, debt, trader.target, abs(backing)
 
 
 @kernel
@@ -116,8 +119,9 @@ def worth_of_help(account: Row, m: int, markets: Markets) -> tuple[float, float,
 
 @kernel
 def short(need: NDArray[np.float64]) -> bool:
-    """Whether collateral and debt are below the target health."""
-    return bool(need[0] < need[2] * (1.0 - SLACK) * need[1])
+    """Whether backing is below the target health, beyond the rounding of what it was or must be."""
+    wanted = need[2] * need[1]
+    return bool(need[0] < wanted - SLACK * max(wanted, need[3]))
 
 
 @kernel
@@ -215,7 +219,7 @@ def plan_withdrawals(
         entry = entries[source]
         units = entry.deposited
         weight = 0.0
-        if debt > 0.0:  # what a unit that leaves takes off the spare backing
+        if debt > 0.0 or giver.test != LENDING:  # what a unit that leaves takes off the spare backing
             tied = markets[entry.market].long if giver.test == MARGIN else 0.0
             weight = marks[entry.market] * (entry.threshold - keep * tied)
         if weight > 0.0:

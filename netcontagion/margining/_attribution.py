@@ -11,8 +11,7 @@ import numpy as np
 
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining._cascade import SWITCHES, cascade
-from netcontagion.margining._desk import who_orders
-from netcontagion.margining._policies import by_policy
+from netcontagion.margining._policies import traders_who
 from netcontagion.margining._state import bearers
 from netcontagion.network import check_call
 
@@ -299,8 +298,8 @@ def _no_depth(net: ExposureNetwork) -> bool:
 _IDLE: dict[str, Callable[[ExposureNetwork], bool]] = {
     "top_up": _no_wallets,
     "withdrawal": _one_account_each,
-    "reduction": lambda net: _one_account_each(net) and not who_orders(net).any(),
-    "purchase": lambda net: not by_policy(net, np.arange(len(net.labels("traders"))), "buys")[0].any(),
+    "reduction": lambda net: _one_account_each(net) and not len(traders_who(net, "orders")),
+    "purchase": lambda net: not len(traders_who(net, "buys")),
     "liquidation": _nobody_owes,
     "impact": _no_depth,
 }

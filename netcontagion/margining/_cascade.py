@@ -12,12 +12,15 @@ from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining import _answers, _auctions, _inventory, _limits, _margin_sales, _reductions, _sales
 from netcontagion.margining._between import Between
-from netcontagion.margining._desk import Desk, who_orders
+from netcontagion.margining._deleveraging import deleverage
+from netcontagion.margining._desk import Desk
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
+from netcontagion.margining._investors import Investors
+from netcontagion.margining._layers_money import fund_surplus
 from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
-from netcontagion.margining._policies import Draws
+from netcontagion.margining._policies import Draws, traders_who
 from netcontagion.margining._posting import post_moves, value_positions, write_off
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
@@ -25,7 +28,7 @@ from netcontagion.margining._strikes import strike
 from netcontagion.margining._supported import check_supported
 from netcontagion.margining._transit import moving, settle, submit
 from netcontagion.margining._valuation import LENDING, worth
-from netcontagion.margining._waterfall import cover_holes
+from netcontagion.margining._waterfall import cover_holes, gated, pays_first
 from netcontagion.network import check_call, rulebook
 
 if TYPE_CHECKING:
@@ -166,10 +169,7 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
     if max_rounds < 1:
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
     _check_positions(net)
-    recourse = net.labels("exchanges")[net.columns("exchanges")["recourse"]]
-    if len(recourse):
-        message = f"the cascade settles non-recourse accounts; {recourse[0]!r} has recourse (nc.clear settles it)"
-        raise ContagionError(message)
+    _check_vaults(net)
 
 
 def _check_positions(net: ExposureNetwork) -> None:
@@ -188,6 +188,15 @@ def _check_positions(net: ExposureNetwork) -> None:
         if impact in ("ladder", "constant_product"):
             message = f"assets.impact of {contract!r} is {impact!r}: the cascade closes contracts in full"
             raise ContagionError(message + "; choose a form without end: exponential, linear or square_root")
+
+
+def _check_vaults(net: ExposureNetwork) -> None:
+    """Refuse an exchange whose rulebook sends positions to a vault that it has not."""
+    table = net.columns("exchanges")
+    for label, name, vault in zip(net.labels("exchanges"), table["rulebook"], table["backstop"], strict=True):
+        if rulebook(name).inventory == "vault" and vault is None:
+            message = f"exchanges.backstop of {label!r} is empty; its rulebook {name!r} sends positions to a vault"
+            raise ContagionError(message + ": name the account that takes them")
 
 
 def _switches(channels: Collection[str] | None) -> frozenset[str]:
@@ -241,12 +250,17 @@ class Play:
         self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
         before = book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
+        self.desk = Desk(self)
+        self.asks_defaulters = np.array(
+            [pays_first(state, exchange) for exchange in range(state.n_exchanges)], dtype=bool
+        )
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
         self.open_traders(state.overlay.defaulted)
-        self.open_desk()
+        self.open_investors()
+        self.open_vaults()
 
     def seat(self, accounts: NDArray[np.int64]) -> None:
         """Give seats to those of these accounts that have none."""
@@ -268,20 +282,30 @@ class Play:
             self.state.accounts.exchange[overlay.used["accounts"] - len(accounts) : overlay.used["accounts"]]
         )
 
-    def open_desk(self) -> None:
+    def open_investors(self) -> None:
         """Seat those who trade without being called."""
-        state, orders = self.state, who_orders(self.state.net)
-        if orders.any():
-            self.open_traders(orders)
+        state, who = self.state, traders_who(self.state.net, "orders")
+        if len(who):
             owner = state.net.columns("accounts")["trader"]
-            self.open(_NOBODY, np.setdiff1d(np.flatnonzero(orders), owner))
-            state.desk = Desk(state, np.flatnonzero(orders))
+            self.seat(np.flatnonzero(np.isin(owner, who)))
+            self.open(_NOBODY, np.setdiff1d(who, owner))
+            state.investors = Investors(state, who)
 
     def open_traders(self, traders: NDArray[np.bool_]) -> None:
         """Give seats to all accounts of some traders that have none."""
         if traders.any():
             state = self.state
             self.seat(np.flatnonzero(traders[state.net.columns("accounts")["trader"]]))
+
+    def open_vaults(self) -> None:
+        """Give seats to the backstop accounts, which must be ready to take others over, and tell their exchanges."""
+        state = self.state
+        vault = state.overlay.vault
+        named = np.flatnonzero(vault >= 0)
+        self.seat(np.unique(vault[named]))
+        place = np.argsort(state.overlay.accounts)
+        seats = place[np.searchsorted(state.overlay.accounts, vault[named], sorter=place)]
+        state.rules["vault"][named] = seats
 
     def round(self, number: int) -> tuple[int, float, Status | None]:
         """Play one round; the state is settled when nobody acted."""
@@ -294,6 +318,7 @@ class Play:
         if not (np.isfinite(worth(state.markets, marks)).all() and np.isfinite(state.ledger.flow).all()):
             return number, float("nan"), None
         state.marks_outside = state.asset_prices()
+        state.reserves.open_round()
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
         traded = self.trade()
@@ -414,7 +439,10 @@ class Play:
         able &= ~self._shut(which) & (accounts.forced[which] == 0)
         ready = able & (self.events.number - self.notes["first_round"][which] >= traders.lag[owner])
         self.late = bool((able & ~ready).any())
-        return np.asarray(which[ready & (self.draws.of(self.state.overlay.code[which]) < traders.probability[owner])])
+        chancy = np.flatnonzero(ready & (traders.probability[owner] < 1.0))
+        drawn = self.draws.of(self.state.overlay.code[which[chancy]])
+        ready[chancy] = drawn < traders.probability[owner[chancy]]
+        return np.asarray(which[ready])
 
     def answer(
         self, which: NDArray[np.int64], asked: NDArray[np.int64], marks: NDArray[np.float64]
@@ -422,7 +450,8 @@ class Play:
         """Move what owners plan, at once or into transit; return the log of moves."""
         state = self.state
         accounts, entries = state.accounts, state.entries
-        barred = self._shut(np.arange(len(accounts))) | (state.rules.closed[accounts.exchange] != 0)
+        closed = (state.rules.closed != 0) | gated(state)
+        barred = self._shut(np.arange(len(accounts))) | closed[accounts.exchange]
         barred[which] = True
         value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
         log, trades, cause = _reductions.respond(asked, state.board, state.terms.rates, marks, barred)
@@ -449,20 +478,20 @@ class Play:
         self.events.add_moves(log, marks)
 
     def trade(self) -> int:
-        """Let the desk trade: stops, sales to a leverage, purchases; return how many orders were filled."""
-        desk, state, filled = self.state.desk, self.state, 0
-        if desk is None:
+        """Let investors trade: stops, sales to a leverage, purchases; return how many orders were filled."""
+        investors, state, filled = self.state.investors, self.state, 0
+        if investors is None:
             return 0
-        steps: tuple[Any, ...] = (("stop_sale", desk.stops, 1.0), ("target_sale", desk.to_target, 1.0))
+        steps: tuple[Any, ...] = (("stop_sale", investors.stops, 1.0), ("target_sale", investors.to_target, 1.0))
         steps = steps if "reduction" in self.on else ()
-        bids = (("purchase_of_fallen", desk.purchases, -1.0),) if "purchase" in self.on else ()
+        bids = (("purchase_of_fallen", investors.purchases, -1.0),) if "purchase" in self.on else ()
         for kind, orders, sign in (*steps, *bids):
             sold = sign * orders(state)
-            cash = desk.fill(state, sold, state.marks_outside)
+            cash = investors.fill(state, sold, state.marks_outside)
             if kind == "purchase_of_fallen":
-                desk.pay(state, cash, state.marks_outside)
+                investors.pay(state, cash, state.marks_outside)
             for name, rows in ((kind, sold > 0), (kind.replace("target_sale", "target_purchase"), sold < 0)):
-                trader, asset = desk.codes[desk.owner[rows]], desk.asset[rows]
+                trader, asset = investors.codes[investors.owner[rows]], investors.asset[rows]
                 self.events.add_orders(name, trader, asset, np.abs(sold[rows]), np.abs(cash[rows]), self.last_fall)
             filled += int(np.count_nonzero(sold))
         return filled
@@ -599,14 +628,28 @@ class Play:
         return seats
 
     def _close_margin(
-        self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
+        self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Close contracts of margin accounts, sell deposits for what they owe; return the seat of every fill."""
-        log = _margin_sales.close_margin(which, self.state.board, self.state.terms.rates, marks)
-        bought = log[:, 2] == _margin_sales.PURCHASE
-        market = self.state.entries.market[log[bought, 1].astype(np.int64)]
-        seats = log[:, 0].astype(np.int64)
+        log = _margin_sales.close_margin(which, health, self.state.board, self.state.terms.rates, marks)
+        seats = [self._note_fills(log, marks)]
+        unfilled, pending = (log[log[:, 2] == kind] for kind in (_margin_sales.UNFILLED, _margin_sales.PENDING))
+        if len(unfilled):
+            traded = deleverage(self.desk, unfilled[:, [0, 1, 3, 4]], marks)
+            traded.append(_margin_sales.settle_up(pending[:, [0, 3, 4]], self.state.board, marks))
+            seats += [self._note_fills(one, marks) for one in traded]
+            seats.append(unfilled[:, 0].astype(np.int64))
+        return np.sort(np.concatenate(seats))
+
+    def _note_fills(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Record what margin accounts traded and were charged; return the seat of every fill."""
+        log = log[log[:, 2] < _margin_sales.UNFILLED]
+        seats, row, kind = (log[:, column].astype(np.int64) for column in range(3))
+        bought = np.isin(kind, (_margin_sales.PURCHASE, _margin_sales.OFFSET))
+        charged = kind == _margin_sales.CHARGE
+        market = self.state.entries.market[row[bought]]
         np.add.at(self.notes["repaid"], seats[bought], log[bought, 3] * marks[market])
+        np.add.at(self.state.reserves.surplus, self.state.entries.market[row[charged]], log[charged, 3])
         self.events.add_margin_fills(log, self.last_fall)
         return seats
 
@@ -620,16 +663,29 @@ class Play:
         """Record holes that accounts left: a log with columns account, entry, units."""
         seats = log[:, 0].astype(np.int64)
         value = log[:, 2] * marks[self.state.entries.market[log[:, 1].astype(np.int64)]]
+        reserves, venue = self.state.reserves, self.state.accounts.exchange[seats]
+        for row in np.flatnonzero(self.asks_defaulters[venue]).tolist():
+            mine, seat = reserves.defaulters.setdefault(int(venue[row]), {}), int(seats[row])
+            mine[seat] = mine.get(seat, 0.0) + float(value[row])
+        reserves.failed[self.state.overlay.code[seats]] = True
         np.add.at(self.notes["deficit"], seats, value)
         self.notes["liquidated"][seats] = True
         self.watch.touch(seats)
         self.events.add_deficits(log, value)
 
     def bear_losses(self, marks: NDArray[np.float64]) -> None:
-        """Run the holes of the round through the waterfalls."""
-        state = self.state
-        for market in cover_holes(state, marks, self.events.add_layer, self.seat):
-            self.watch.touch(state.entries.account[state.overlay.suppliers(state.entries, market)])
+        """Run the holes of the round through the waterfalls; contracts that a layer ended may leave new ones."""
+        cover_holes(self.desk, marks)
+        while self.desk.torn:
+            seats = np.unique(np.concatenate(self.desk.torn))
+            self.desk.torn.clear()
+            keep = np.column_stack([seats, np.full(len(seats), np.inf), np.zeros(len(seats))])
+            self._note_fills(_margin_sales.settle_up(keep, self.state.board, marks), marks)
+            self.write_off(seats, marks)
+            cover_holes(self.desk, marks)
+        for exchange in np.unique(self.state.markets.exchange[self.state.reserves.surplus > 0.0]).tolist():
+            if "account_surplus" in self.state.layers_of(exchange):
+                fund_surplus(self.state, exchange, marks)
 
     def note_round(self, number: int, marks: NDArray[np.float64], answered: int, moved: int) -> None:
         """Keep one row of aggregates."""

@@ -169,7 +169,7 @@ def _asked_of_suppliers(state: Live, holes: Floats, worth: Floats, less: float) 
     short = np.flatnonzero(holes > 0)
     for exchange in np.unique(markets.exchange[short]).tolist():
         missing = {m: float(holes[m]) for m in short[markets.exchange[short] == exchange].tolist()}
-        for layer in state.layers[exchange]:
+        for layer in state.layers_of(exchange):
             if layer == "suppliers":
                 for market, value in missing.items():
                     asked[market], missing[market] = value, max(value - float(worth[market]), 0.0)

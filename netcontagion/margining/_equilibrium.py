@@ -12,10 +12,9 @@ from netcontagion._status import Status
 from netcontagion.errors import ContagionError
 from netcontagion.margining._answers import account_health
 from netcontagion.margining._closed import Book
-from netcontagion.margining._desk import who_orders
 from netcontagion.margining._events import Events
 from netcontagion.margining._opening import open_state
-from netcontagion.margining._policies import by_policy
+from netcontagion.margining._policies import by_policy, traders_who
 from netcontagion.margining._state import called
 from netcontagion.margining._supported import only_closes_out
 from netcontagion.network import is_ladder, rulebook
@@ -98,6 +97,8 @@ def _active_rules(net: ExposureNetwork) -> Iterator[str]:
     for label, name in zip(net.labels("exchanges").tolist(), names, strict=True):
         if found := only_closes_out(rulebook(name)):
             yield f"exchange {label!r}, rulebook {name!r}: {', '.join(found)}"
+    for label in net.labels("exchanges")[net.columns("exchanges")["recourse"]].tolist():
+        yield f"exchanges, {label!r}: it has recourse, and its traders pay before its suppliers"
 
 
 def _live_prices(net: ExposureNetwork) -> Iterator[str]:
@@ -165,7 +166,7 @@ def _answers(net: ExposureNetwork, shock: Shock, on: frozenset[str]) -> Iterator
 
 def _orders(net: ExposureNetwork, on: frozenset[str]) -> Iterator[str]:
     """Owners who trade without a call: what they buy can save an account."""
-    who = np.flatnonzero(who_orders(net))
+    who = traders_who(net, "orders")
     if len(who) and on & {"reduction", "purchase"}:
         name = net.columns("traders")["policy"][who[0]]
         yield f"traders, {net.labels('traders')[who[0]]!r}: policy {name!r} trades without a call"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from netcontagion.margining._state import longer
+from netcontagion.margining._takeover import TAKEN_CONTRACT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ TYPES = (
     "target_sale",
     "target_purchase",
     "purchase_of_fallen",
+    "offset",
+    "takeover",
     "deficit",
     "insurance_fund",
     "equity",
@@ -54,12 +57,34 @@ TYPES = (
     "mint",
     "co_borrowers",
     "frozen",
+    "recourse",
+    "account_surplus",
+    "defaulter_fund",
+    "skin",
+    "vault",
+    "auto_deleveraging",
+    "default_fund",
+    "assessments",
+    "gains",
+    "tear_up",
+    "withdrawal_haircut",
+    "default",
 )
 _CODE = {name: code for code, name in enumerate(TYPES)}
 LAYERS = ("insurance_fund", "equity", "suppliers", "uncovered", "surplus", "mint", "co_borrowers", "frozen")
 _TOTALS = ("sold", "bought", "repaid", "deficit", *LAYERS)
 _ARBITRAGEURS, _LIQUIDATORS, _MARKET = -4, -3, -2  # debit and credit nodes, counted from the end of the bearers
 _NOBODY = -9
+_MARGIN_FILLS = (  # by the kind of row of the log of ``close_margin``
+    "sale",
+    "purchase",
+    "contract_sale",
+    "contract_purchase",
+    "charge",
+    "offset",
+    "takeover",
+    "takeover",
+)
 
 
 class Chunk(NamedTuple):
@@ -91,7 +116,8 @@ class Events:
 
     def open_round(self, number: int) -> None:
         """Start the counts of a round."""
-        self.number, self.counts, self.sums = number, {}, dict.fromkeys(_TOTALS, 0.0)
+        layers = {name: 0.0 for exchange in range(self.state.n_exchanges) for name in self.state.layers_of(exchange)}
+        self.number, self.counts, self.sums = number, {}, dict.fromkeys(_TOTALS, 0.0) | layers
 
     def count(self, kind: str) -> int:
         """Events of a type in this round."""
@@ -181,9 +207,12 @@ class Events:
         cause = log[:, 0].astype(np.int64) if cause is None else cause
         state = self.state
         totals = {"sale": "sold", "purchase": "bought", "contract_sale": "sold", "contract_purchase": "bought"}
-        for code, kind in enumerate(("sale", "purchase", "contract_sale", "contract_purchase", "charge")):
+        for code, kind in enumerate(_MARGIN_FILLS):
             rows = log[log[:, 2] == code]
             contracts = kind.startswith("contract")
+            if kind == "takeover":
+                self._add(kind, len(rows), _takeovers, rows, "positions" if code == TAKEN_CONTRACT else "entries")
+                continue
             first = self._add(kind, len(rows), _fills, rows, kind, cause[log[:, 2] == code])
             if kind in totals:
                 self.sums[totals[kind]] += float(rows[:, 4].sum())
@@ -270,6 +299,27 @@ class Events:
             event = self._add(trade.kind, 1, _layer, columns | {"debit": ends[0], "credit": ends[1]})
             if trade.units > 0:
                 last_fall[trade.book] = event
+
+    def add_deleveraging(
+        self,
+        exchange: int,
+        asset: int,
+        ours: NDArray[np.float64],
+        theirs: NDArray[np.float64],
+        lost: NDArray[np.float64],
+    ) -> None:
+        """Record contracts closed against winners (account, position, units, price): deficits, then who bore them."""
+        place = {"exchange": exchange, "asset": asset}
+        bad = np.flatnonzero(lost > 0.0)
+        first = self._add("deficit", len(bad), _closed, place, ours[bad], lost[bad])
+        if len(bad):
+            self.last_deficit[exchange] = first + len(bad) - 1
+        parent = self.last_deficit.get(exchange, 0) if len(bad) else int(self.call_of[int(ours[0, 0])])
+        money = np.abs(theirs[:, 2] * theirs[:, 3])
+        self._add("auto_deleveraging", len(theirs), _closed, place | {"parent": parent}, theirs, money)
+        for kind in ("deficit", "auto_deleveraging"):
+            self.sums[kind] += float(lost.sum())
+            self._tally(kind, exchange, float(lost.sum()))
 
     def _tally(self, kind: str, exchange: int, value: float) -> None:
         self.by_exchange[kind, exchange] = self.by_exchange.get((kind, exchange), 0.0) + value
@@ -390,9 +440,17 @@ def _fills(log: NDArray[np.float64], kind: str, cause: NDArray[np.int64], events
     place = _place(events, *_ends_of(log), "positions" if kind.startswith("contract") else "entries")
     bank, sale = _bank(events, place), kind.endswith("sale")
     found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[cause]}
-    if kind == "charge":
+    if kind in ("charge", "offset"):
         return found | {"debit": bank, "credit": _trader(events, log[:, 0].astype(np.int64))}
     return found | {"debit": _MARKET if sale else bank, "credit": bank if sale else _MARKET}
+
+
+def _takeovers(log: NDArray[np.float64], table: str, events: Events) -> dict[str, Any]:
+    state, seat = events.state, log[:, 0].astype(np.int64)
+    found = _place(events, *_ends_of(log), table)
+    vault = state.rules.vault[found["exchange"]]
+    found |= {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[seat]}
+    return found | {"debit": _trader(events, vault), "credit": _trader(events, seat)}
 
 
 def _deficits(log: NDArray[np.float64], value: NDArray[np.float64], events: Events) -> dict[str, Any]:
@@ -400,6 +458,13 @@ def _deficits(log: NDArray[np.float64], value: NDArray[np.float64], events: Even
     place = _place(events, seat, entry)
     found = place | {"quantity": log[:, 2], "cash": value, "parent": events.call_of[seat]}
     return found | {"debit": _bank(events, place), "credit": _trader(events, seat)}
+
+
+def _closed(place: dict[str, Any], log: NDArray[np.float64], cash: Any, events: Events) -> dict[str, Any]:
+    seat = log[:, 0].astype(np.int64)
+    bank = place["exchange"] + len(events.state.net.labels("traders"))
+    found = {"account": events.state.overlay.code[seat], "quantity": np.abs(log[:, 2]), "cash": cash, **place}
+    return {"parent": events.call_of[seat], "debit": bank, "credit": _trader(events, seat)} | found
 
 
 def _layer(columns: dict[str, Any], _events: Events) -> dict[str, Any]:

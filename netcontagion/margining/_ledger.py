@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from netcontagion.clearing import ClearingResult
     from netcontagion.network import ExposureNetwork
 
-__all__ = ["Laws", "add_up", "clear_up", "laws_of", "losses_by_bearer"]
+__all__ = ["Laws", "add_up", "laws_of", "losses_by_bearer"]
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,6 @@ class Laws:
         return [f"law {name!r} is off by {error:.3g} relative" for name, error in wrong.items()]
 
 
-def clear_up(state: Whole, which: str = "greatest") -> ClearingResult:
-    """Clear liabilities and external debt with what everybody has left, by the greatest payments or the least.
-
-    Accounts that are still open keep their debt at face.
-    """
-    net = state.net
-    from netcontagion.clearing import Estate, settle
-
-    marks, prices = state.marks(), state.asset_prices()
-    equity = state.account_equity(marks)
-    owned = wealth(state, marks, prices)[: len(net.nodes)]
-    held = owned.copy()
-    held[: state.n_traders] -= group_sum(state.accounts.trader, equity, state.n_traders)
-    held[state.n_traders :] += group_sum(state.accounts.exchange, np.maximum(equity, 0.0), state.n_exchanges)
-    held[state.n_traders :] += state.ledger.minted  # shares are no debt
-    return settle(net, Estate(np.maximum(held, 0.0), equity), strict=False, which=which)
-
-
 def add_up(state: Whole, clearing: ClearingResult | None) -> NDArray[np.float64]:
     """Losses of every bearer by channel, (channels, bearers) [num]."""
     losses: NDArray[np.float64] = state.ledger.loss.copy()
@@ -92,10 +74,15 @@ def add_up(state: Whole, clearing: ClearingResult | None) -> NDArray[np.float64]
         unpaid = clearing.liabilities - clearing.payment_matrix()
         nodes = len(values.payments)
         owed = values.dues - values.payments
-        losses[COUNTERPARTY, :nodes] = np.asarray(unpaid.sum(axis=0)) - owed
+        losses[COUNTERPARTY, :nodes] = np.asarray(unpaid.sum(axis=0)) - owed + default_costs(clearing)
         internal = np.asarray(clearing.liabilities.sum(axis=1))
         losses[COUNTERPARTY, -1] = float((values.dues - internal - values.payments_external).sum())
     return losses
+
+
+def default_costs(clearing: ClearingResult | None) -> NDArray[np.float64]:
+    """Return what defaults destroy of the estate of each node [num]."""
+    return np.zeros(1) if clearing is None else np.asarray(clearing.default_costs, dtype=float)
 
 
 def laws_of(
@@ -115,12 +102,13 @@ def laws_of(
     sizes = np.maximum(_gross_units(state), 1e-300)
     fell = wealth(state, marks, prices)
     own = opening["wealth"] - fell
+    lost = _value_lost(state, marks, prices) + float(default_costs(clearing).sum())
     if clearing is not None:
         own = own + losses[COUNTERPARTY]
     return Laws(
         cash=abs(cash) / scale,
         units=float((moved / sizes).max(initial=0.0)),
-        identity=abs(float(losses.sum()) - _value_lost(state, marks, prices)) / scale,
+        identity=abs(float(losses.sum()) - lost) / scale,
         channels=float(np.abs(losses.sum(axis=0) - own).max(initial=0.0)) / scale,
         waterfall=_waterfall_gap(borne) / scale,
         negative=_most_negative(state),

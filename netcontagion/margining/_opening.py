@@ -14,7 +14,7 @@ from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._overlay import Overlay, empty_tables
 from netcontagion.margining._quotes import Quotes
 from netcontagion.margining._sizing import lltv_bonus
-from netcontagion.margining._state import CHANNELS, Board, Ledger, Live, bearers, records
+from netcontagion.margining._state import CHANNELS, Board, Ledger, Live, Reserves, bearers, records
 from netcontagion.margining._valuation import INVERSE, LINEAR, Terms
 from netcontagion.network import rulebook
 
@@ -62,6 +62,8 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         board=board,
         terms=Terms.of(net, markets),
         layers=[_layers(rulebook(name)) for name in exchange["rulebook"]],
+        deficits=[rulebook(name).deficit_rule for name in exchange["rulebook"]],
+        reserves=Reserves.of(net),
         asset_base=prices,
         fund_units=np.array(exchange["insurance_fund"]),
         fund_asset=exchange["insurance_asset"],
@@ -194,6 +196,11 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         fee=([book.price_rule.fee for book in books], float),
         closed=(exchange["withdraw_status"] == "closed", np.uint8),
         gated=((exchange["withdraw_delay"] > 0) | ~np.isnan(exchange["withdraw_cap"]), np.uint8),
+        deleverages=(["auto_deleveraging" in book.layers for book in books], np.uint8),
+        to_vault=([book.inventory == "vault" for book in books], np.uint8),
+        at_mark=([book.price == "mark" for book in books], np.uint8),
+        backstop_below=([book.amount_rule.backstop_below for book in books], float),
+        vault=(np.full(len(books), -1), np.int64),
     )
     return found
 

@@ -85,6 +85,15 @@ class Balances(NamedTuple):
     threshold: NDArray[np.float64]
 
 
+class Held(NamedTuple):
+    """Contracts of some accounts: place of the account, market, quantity and entry price; by account and market."""
+
+    place: NDArray[Any]
+    market: NDArray[Any]
+    quantity: NDArray[np.float64]
+    entry: NDArray[np.float64]
+
+
 def empty_tables() -> dict[str, Any]:
     """Tables of a board without a row."""
     return {
@@ -153,6 +162,11 @@ class Overlay:
         self.used = dict.fromkeys(_LAYOUTS, 0)
         self.share, self.cut = np.ones(n_markets), np.zeros(n_markets)
         self.cold, self.holders = self.index.supply.copy(), self.index.suppliers.copy()
+        backstops = self.net.columns("exchanges")["backstop"].tolist()
+        named = {label for label in backstops if label is not None}
+        codes = enumerate(self.net.labels("accounts")) if named else ()
+        places = {label: code for code, label in codes if label in named}
+        self.vault = np.array([places.get(label, -1) for label in backstops], dtype=np.int64)
         self.sorted: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         self.sorted_to = 0
 
@@ -231,8 +245,8 @@ class Overlay:
                 balances = self._with_room_for_top_ups(balances, accounts, trader, answers, several, (purse, wallets))
             length = np.bincount(balances.place, minlength=len(accounts))
         begin = dict(self.used)
-        held, holder = spans(self.margin.position_start[accounts], self.margin.position_start[accounts + 1])
-        sizes = (len(accounts), int(length.sum()), len(held), len(owners), len(purse))
+        held = self._held(accounts)
+        sizes = (len(accounts), int(length.sum()), len(held.place), len(owners), len(purse))
         board = self._grown(board, dict(zip(_LAYOUTS, sizes, strict=True)))
         spots = {name: slice(begin[name], self.used[name]) for name in _LAYOUTS}
         self.code[spots["accounts"]], self.owner[spots["traders"]] = accounts, owners
@@ -256,13 +270,13 @@ class Overlay:
                 "forced": self.defaulted[owner],
                 "waiting": 0.0,
                 "test": test,
-                **_ends("_position", holder, len(accounts), begin["positions"]),
+                **_ends("_position", held.place, len(accounts), begin["positions"]),
             },
             "positions": {
-                "account": holder + begin["accounts"],
-                "market": self.net.book.position_market[held],
-                "quantity": self.net.book.quantity[held],
-                "entry": self.net.book.entry_price[held],
+                "account": held.place + begin["accounts"],
+                "market": held.market,
+                "quantity": held.quantity,
+                "entry": held.entry,
             },
             "traders": {
                 **_ends("", trader, len(owners), begin["accounts"]),
@@ -367,6 +381,7 @@ class Overlay:
         in_debt[balances.place[balances.borrowed > 0]] = True
         wanted = np.flatnonzero(in_debt & answers[trader])
         held = (balances.deposited > 0) | ((balances.borrowed > 0) & self.index.credits[balances.market])
+        held |= by_equity[balances.place]  # what contracts gain arrives later
         elsewhere = (several[trader])[balances.place] & held
         holder = np.concatenate([purse[0], trader[balances.place[elsewhere]]])
         asset = np.concatenate([purse[1]["asset"], book.market_asset[balances.market[elsewhere]]])
@@ -381,11 +396,41 @@ class Overlay:
         place, market = place[found_there], market[found_there]
         return self._joined(balances, accounts, place, market, self._weight(accounts[place], market) > 0)
 
+    def _held(self, accounts: NDArray[np.int64]) -> Held:
+        """Contracts of accounts, and empty ones in all contracts of its exchange where an account is a vault."""
+        book, start = self.net.book, self.margin.position_start
+        rows, place = spans(start[accounts], start[accounts + 1])
+        found = Held(place, book.position_market[rows], book.quantity[rows], book.entry_price[rows])
+        vault, listed = self._listed_at_vaults(accounts)
+        kind = self.net.columns("assets")["kind"][book.market_asset[listed]]
+        wanted = (kind == "linear") | (kind == "inverse")
+        n_markets = len(self.shocked)
+        known = found.place * n_markets + found.market
+        fresh = np.setdiff1d(vault[wanted] * n_markets + listed[wanted], known)
+        if not len(fresh):
+            return found
+        place, market = np.divmod(fresh, n_markets)
+        none = np.zeros(len(place))
+        joined = [np.concatenate(parts) for parts in zip(found, (place, market, none, none), strict=True)]
+        order = np.argsort(joined[0] * n_markets + joined[1], kind="stable")
+        return Held(*(part[order] for part in joined))
+
+    def _listed_at_vaults(self, accounts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the accounts that are a vault, once for each market of its exchange, and these markets."""
+        place = np.flatnonzero(np.isin(accounts, self.vault))
+        venue = self.net.book.market_exchange
+        start = np.searchsorted(venue, np.arange(len(self.vault) + 1))
+        exchange = self.net.columns("accounts")["exchange"][accounts[place]]
+        market, which = spans(start[exchange], start[exchange + 1])
+        return place[which], market
+
     def _with_room_to_settle(self, balances: Balances, accounts: NDArray[np.int64]) -> Balances:
-        """Add empty balances where the positions of margin accounts settle."""
+        """Add empty balances where the positions of margin accounts settle, and all of its exchange to a vault."""
         start = self.margin.position_start
         held, place = spans(start[accounts], start[accounts + 1])
         market = self.settle[self.net.book.position_market[held]]
+        vault, listed = self._listed_at_vaults(accounts)
+        place, market = np.concatenate([place, vault]), np.concatenate([market, listed])
         return self._joined(balances, accounts, place, market, market >= 0)
 
     def _weight(self, accounts: NDArray[np.int64], market: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,7 +1,4 @@
-"""Compiled loops of owners who answer margin calls: wallets, own accounts, and reductions elsewhere that free margin.
-
-A cached kernel does not notice that one of another module changed.
-"""
+"""Compiled loops of owners who answer calls: wallets, own accounts, and reductions elsewhere that free margin."""
 
 from __future__ import annotations
 
@@ -24,14 +21,13 @@ from netcontagion.margining._answers import (
 )
 from netcontagion.margining._margin_sales import (
     close_contract,
-    gain_of,
+    freed_by_contract,
+    freed_by_debt,
+    is_taken,
     largest,
-    margin_of,
-    notional_with,
-    swap,
-    unit_value,
-    with_room,
+    repay_from,
 )
+from netcontagion.margining._settling import gain_of, margin_of, unit_value, with_room
 from netcontagion.margining._valuation import LENDING, MARGIN, PORTFOLIO
 
 if TYPE_CHECKING:
@@ -63,7 +59,7 @@ def respond(
     """
     accounts, entries, markets = board.accounts, board.entries, board.markets
     log, trades, cause = np.empty((max(len(which), 16), 5)), np.empty((16, 5)), np.empty(16, np.int64)
-    need = np.empty(3)  # what backs the account and what it must back, as planned so far, and the target health
+    need = np.empty(4)  # what backs the account and what it must back, as planned so far; see ``need_of``
     logged: Any = np.int64(0)  # of the type it keeps: a plain 0 would compile what it is handed to twice
     traded: Any = np.int64(0)
     for place in range(len(which)):
@@ -248,40 +244,46 @@ def _free(
     traded: int,
     trades: NDArray[np.float64],
 ) -> tuple[int, bool]:
-    """Close contracts, then repay debts, to free some weighted margin; tell whether anything was done."""
-    account, markets = board.accounts[donor], board.markets
-    found, most = -1, 0.0
-    for p in range(account.first_position, account.last_position):
-        notional = abs(board.positions[p].quantity * unit_value(board.positions[p].market, board, marks))
-        if notional > most:
-            found, most = p, notional
-    if found >= 0:
-        position = board.positions[found]
-        left = margin_of(position, most, board, tiers) - lack / keep
-        kept = notional_with(position, left, most, board, tiers) if left > 0.0 else 0.0
-        units = position.quantity * (1.0 - kept / most)
-        if abs(units) <= SLACK * abs(position.quantity):
+    """Close contracts, then repay debts, to free some weighted margin; tell whether anything was done.
+
+    A Newton step, from below: what is freed falls the slower the more is closed.
+    """
+    account = board.accounts[donor]
+    p = _largest_position(account, board, marks)
+    if p >= 0:
+        held = board.positions[p].quantity
+        freed = freed_by_contract(account, p, keep, board, tiers, marks)
+        units = held if lack >= freed * abs(held) * (1.0 - SLACK) else np.sign(held) * lack / freed
+        if abs(units) <= SLACK * abs(held) or not is_taken(units, board.positions[p].market, board):
             return traded, False
-        close_contract(donor, found, units, board, marks, traded, trades)
+        close_contract(donor, p, units, board, marks, traded, trades)
         _value_contracts(account, board, tiers, marks)
         return traded + 1, True
     d, c = largest(account, board, marks)
     if d < 0 or c < 0:
         return traded, False
-    debt, deposit = board.entries[d], board.entries[c]
-    gain = keep - deposit.threshold
-    if account.test == MARGIN:
-        gain = 1.0 - deposit.threshold + keep * (markets[deposit.market].long + markets[debt.market].short)
-    owed = debt.borrowed * marks[debt.market]
-    value = min(owed, deposit.deposited * marks[deposit.market])
-    if gain <= 0.0 or value <= 0.0:
+    owed = board.entries[d].borrowed
+    freed = freed_by_debt(d, c, keep, board, marks)
+    if account.test == LENDING:  # a debt counts by the health that is kept
+        freed += (keep - 1.0) * marks[board.entries[d].market]
+    if freed <= 0.0:
         return traded, False
-    value = min(value, lack / gain)
-    if value <= SLACK * owed:
+    units = owed if lack >= freed * owed * (1.0 - SLACK) else lack / freed
+    if units <= SLACK * owed:
         return traded, False
-    units = debt.borrowed if value >= owed * (1.0 - SLACK) else value / marks[debt.market]
-    after, _ = swap(donor, d, c, units, board, marks, traded, trades)
-    return after, after > traded or d == c
+    after = repay_from(donor, d, c, units, board, marks, traded, trades)
+    return after, after > traded
+
+
+@kernel
+def _largest_position(account: Row, board: Board, marks: NDArray[np.float64]) -> int:
+    """Position with the largest notional; -1: none."""
+    found, most = -1, 0.0
+    for p in range(account.first_position, account.last_position):
+        notional = abs(board.positions[p].quantity * unit_value(board.positions[p].market, board, marks))
+        if notional > most:
+            found, most = p, notional
+    return found
 
 
 @kernel

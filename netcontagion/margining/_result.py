@@ -11,8 +11,8 @@ import numpy as np
 
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError
-from netcontagion.margining._events import LAYERS
-from netcontagion.margining._ledger import Laws, add_up, clear_up, laws_of, losses_by_bearer
+from netcontagion.margining._final import clear_up, is_due
+from netcontagion.margining._ledger import Laws, add_up, laws_of, losses_by_bearer
 from netcontagion.margining._state import CHANNELS, bearer_labels, called
 from netcontagion.margining._whole import final_state
 
@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["CascadeResult", "close"]
 
 _TOLERANCE = 1e-9
+_NAMED = {
+    "insurance_fund": "insurance_fund_used",
+    "equity": "equity_used",
+    "suppliers": "socialised",
+    "surplus": "surplus_used",
+    "mint": "minted",
+    "co_borrowers": "handed_on",
+    "frozen": "frozen",
+    "uncovered": "uncovered",
+}  # columns of the layers that every result has
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,9 +80,13 @@ class CascadeResult:
     @functools.cached_property
     def clearing(self) -> ClearingResult | None:
         """Clearing of what nodes owe each other and outside at the end; None where nothing is due."""
+        if self.status is Status.NONFINITE:
+            return None
         net = self.network
-        owed = len(net.columns("liabilities")["amount"]) or net.columns("traders")["external_liabilities"].any()
-        return clear_up(self._state, self.which) if owed and self.status is not Status.NONFINITE else None
+        plain = not (len(net.columns("liabilities")["amount"]) or net.columns("traders")["external_liabilities"].any())
+        if plain and not self._play.state.ledger.short.any():
+            return None
+        return clear_up(self._state, self.which) if is_due(self._state) else None
 
     @functools.cached_property
     def assumptions(self) -> tuple[str, ...]:
@@ -181,7 +195,8 @@ class CascadeResult:
 
         net, state = self.network, self._state
         size, first = len(net.labels("exchanges")), state.n_traders
-        borne = {kind: np.zeros(size) for kind in ("deficit", *LAYERS)}
+        layers = [name for exchange in range(size) for name in state.layers_of(exchange)]
+        borne = {kind: np.zeros(size) for kind in ("deficit", *_NAMED, *layers)}
         for (kind, place), value in self._play.events.by_exchange.items():
             borne[kind][place] = value
         venue = net.columns("accounts")["exchange"]
@@ -190,14 +205,7 @@ class CascadeResult:
             "liquidated": np.bincount(venue[self._play.by_account("liquidated")], minlength=size),
             "repaid": np.bincount(venue, self._play.by_account("repaid"), size),
             "deficit": borne["deficit"],
-            "insurance_fund_used": borne["insurance_fund"],
-            "equity_used": borne["equity"],
-            "socialised": borne["suppliers"],
-            "surplus_used": borne["surplus"],
-            "minted": borne["mint"],
-            "handed_on": borne["co_borrowers"],
-            "frozen": borne["frozen"],
-            "uncovered": borne["uncovered"],
+            **{_NAMED.get(kind, f"{kind}_used"): values for kind, values in borne.items() if kind != "deficit"},
             "inventory": np.bincount(state.markets.exchange, state.ledger.inventory * state.marks(), size),
             "to_recover": np.bincount(state.markets.exchange, state.ledger.owed * state.marks(), size),
             "fees": np.bincount(state.markets.exchange, state.ledger.fees * state.marks(), size),
@@ -347,10 +355,7 @@ class CascadeResult:
         fell = fell[fell < -5e-5].head(4)
         impact = "  ".join(f"{name} {100 * value:.1f} %" for name, value in fell.items()) or "none"
         bad = exchanges["deficit"].sum()
-        columns = (
-            "surplus_used", "insurance_fund_used", "equity_used", "minted", "handed_on",
-            "socialised", "frozen", "uncovered",
-        )  # fmt: skip
+        columns = [name for name in map(str, exchanges) if name in _NAMED.values() or name.endswith("_used")]
         layers = {name.removesuffix("_used").replace("_", " "): exchanges[name].sum() for name in columns}
         borne = " + ".join(f"{name} {money(value)}" for name, value in layers.items() if value)
         lines = [
@@ -432,6 +437,9 @@ def _assumptions(play: Play) -> tuple[str, ...]:
     if apart:
         found.append(f"{apart} markets trade on books of their own, without arbitrage between exchanges")
     found += play.between.assumptions
+    bare = (state.rules.backstop_below > 0) & (state.rules.vault < 0)
+    if bare.any():
+        found.append(f"no backstop vault at {', '.join(map(str, state.net.labels('exchanges')[bare]))}: sold instead")
     if np.isinf(state.rules.capital).all():
         found.append("liquidators have all the capital they need")
     free = "" if state.rules.closed.any() or state.rules.gated.any() else " without limit"

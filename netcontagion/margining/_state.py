@@ -17,11 +17,11 @@ from netcontagion.network import HEALTH_TOL
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from netcontagion.margining._desk import Desk
+    from netcontagion.margining._investors import Investors
     from netcontagion.margining._overlay import Overlay
     from netcontagion.margining._quotes import Quotes
     from netcontagion.margining._valuation import Terms
-    from netcontagion.network import ExposureNetwork, Shock
+    from netcontagion.network import Deficit, ExposureNetwork, Shock
 
 __all__ = [
     "BEARERS",
@@ -39,6 +39,7 @@ __all__ = [
     "Lots",
     "Markets",
     "Positions",
+    "Reserves",
     "Row",
     "Rules",
     "State",
@@ -191,7 +192,8 @@ class Rules(Table, Protocol):
 
     Withdrawals are ``closed``, or ``gated`` by a delay or a cap.
     ``left`` is the money that buyers still have, ``room`` the debt that may still go into liquidation, ``wanted`` what
-    the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num].
+    the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num];
+    ``vault`` is the seat of its backstop account (-1: none).
     """
 
     route: Ints
@@ -231,6 +233,11 @@ class Rules(Table, Protocol):
     fee: Floats
     closed: Ints
     gated: Ints
+    deleverages: Ints
+    to_vault: Ints
+    at_mark: Ints
+    backstop_below: Floats
+    vault: Ints
 
 
 class Lots(Table, Protocol):
@@ -308,6 +315,51 @@ class Board(NamedTuple):
 
 
 @dataclass(eq=False)
+class Reserves:
+    """What loss layers draw on, and who owes them, beside balances, funds and equity.
+
+    By exchange: ``skin`` [num], and ``backstop``, the account of the vault (-1: none). By account of the network:
+    ``default_fund`` and what of it was ``assessed`` anew [num], and ``claims`` of the exchange on the owner [num]. By
+    market: ``surplus`` [units] that closed accounts were charged in this round. ``defaulters`` holds the accounts that
+    left a deficit in this round and how much, ``drawn`` what capped layers bore in it, or
+    paid before winners were closed, both by exchange.
+    """
+
+    skin: NDArray[np.float64]
+    backstop: NDArray[np.int64]
+    default_fund: NDArray[np.float64]
+    assessed: NDArray[np.float64]
+    claims: NDArray[np.float64]
+    surplus: NDArray[np.float64]
+    failed: NDArray[np.bool_]
+    defaulters: dict[int, dict[int, float]] = field(default_factory=dict)
+    drawn: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, net: ExposureNetwork) -> Reserves:
+        """Lay out the reserves of a network."""
+        import pandas as pd
+
+        exchange, contributed = net.columns("exchanges"), net.columns("accounts")["default_fund"]
+        size = len(contributed)
+        vault = net.labels("accounts").get_indexer(pd.Index(exchange["backstop"], dtype=object))  # -1: none
+        return cls(
+            skin=np.array(exchange["skin"]),
+            backstop=np.asarray(vault, dtype=np.int64),
+            default_fund=np.array(contributed) if contributed.any() else np.zeros(size),
+            assessed=np.zeros(size),
+            claims=np.zeros(size),
+            surplus=np.zeros(len(net.book.market_mark)),
+            failed=np.zeros(size, dtype=bool),
+        )
+
+    def open_round(self) -> None:
+        """Forget what belongs to one round."""
+        self.surplus[:] = 0.0
+        self.defaulters, self.drawn = {}, {}
+
+
+@dataclass(eq=False)
 class State:
     """All arrays of one run; the network itself is never written to."""
 
@@ -316,6 +368,8 @@ class State:
     board: Board
     terms: Terms
     layers: list[tuple[str, ...]]
+    deficits: list[Deficit]
+    reserves: Reserves
     asset_base: NDArray[np.float64]
     fund_units: NDArray[np.float64]
     fund_asset: NDArray[np.int32]
@@ -336,6 +390,16 @@ class State:
     def n_exchanges(self) -> int:
         """Number of exchanges."""
         return len(self.net.labels("exchanges"))
+
+    def has_recourse(self, exchange: int) -> bool:
+        """Whether traders owe the exchange what their closed accounts lack."""
+        by_rule = self.layers[exchange][0] == "recourse"
+        return bool(self.net.columns("exchanges")["recourse"][exchange]) or by_rule
+
+    def layers_of(self, exchange: int) -> tuple[str, ...]:
+        """Names of the layers of an exchange: with recourse, the traders come first."""
+        names = tuple(name for name in self.layers[exchange] if name != "recourse")
+        return ("recourse", *names) if self.has_recourse(exchange) else names
 
     def marks(self) -> NDArray[np.float64]:
         """Mark of every market now: what its price source last said, else the price of the book it trades on."""
@@ -410,7 +474,7 @@ class Live(State):
     """The state while a run goes on: only accounts that can act have a row, a seat; the overlay opens them.
 
     ``lots`` is what exchanges took over and have not sold, ``auctions`` the terms of their auctions. ``transit`` holds
-    withdrawals on their way, ``desk`` the holdings of those who trade without being called.
+    withdrawals on their way, ``investors`` the holdings of those who trade without being called.
     """
 
     overlay: Overlay
@@ -419,7 +483,7 @@ class Live(State):
     external_assets: NDArray[np.float64]
     taken: list[Taken] = field(default_factory=list)
     transit: Transit = field(default_factory=Transit)
-    desk: Desk | None = None
+    investors: Investors | None = None
 
 
 @dataclass(eq=False)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from netcontagion.errors import ContagionError
+from netcontagion.margining._waterfall import RUN
 from netcontagion.network import rulebook
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _WAYS = (
     ("weighted_collateral", "whole_account", "execution", "market"),
     ("equity", "whole_account", "execution", "market"),
     ("equity", "whole_account", "bankruptcy", "market"),
+    ("equity", "whole_account", "bankruptcy", "vault"),
+    ("equity", "whole_account", "mark", "vault"),
     ("equity", "reduce", "execution", "market"),
     ("equity", "reduce", "bankruptcy", "market"),
 )
@@ -37,8 +40,18 @@ _ANY_VALUE = frozenset(
         "amount.full_below_health",
         "amount.full_below_value",
         "amount.minimum_leftover",
+        "deficit.alpha",
+        "deficit.assessments.multiple",
+        "deficit.auto_deleveraging.allocation",
+        "deficit.auto_deleveraging.price",
+        "deficit.auto_deleveraging.score",
+        "deficit.auto_deleveraging.severity",
+        "deficit.beta",
         "deficit.insurance_fund.cap",
         "deficit.insurance_fund.drawdown",
+        "deficit.promised",
+        "deficit.protect_flat",
+        "deficit.vault.cap",
         "health.notice",
         "inventory.auction",
         "inventory.capital",
@@ -57,6 +70,7 @@ _ANY_VALUE = frozenset(
 _ANY_VALUE_BY_TEST = {
     "equity": frozenset(
         {
+            "amount.backstop_below",
             "amount.order",
             "amount.slice",
             "amount.slice_above",
@@ -68,7 +82,7 @@ _ANY_VALUE_BY_TEST = {
     "weighted_collateral": frozenset({"amount.capacity", "amount.capacity_per_asset"}),
 }
 _COLLATERAL_ORDERS = ("bonus", "largest", "most_relief")
-_LAYERS = frozenset({"insurance_fund", "equity", "mint", "co_borrowers", "suppliers", "frozen"})
+_LAYERS = RUN
 # A way of closing whose sales only grow when prices fall, and the keys that change nothing in it.
 _ISOTONE = ("weighted_collateral", "whole_account", "execution", "market")
 _WITHOUT_EFFECT = frozenset(
@@ -138,6 +152,8 @@ def _values(book: Rulebook, free: frozenset[str] | None = None) -> Iterator[tupl
     if free is None:
         free = _ANY_VALUE | _ANY_VALUE_BY_TEST[book.health]
         free |= {"amount.order"} if book.amount_rule.order in _COLLATERAL_ORDERS else set()
+        if book.layers[-1] in ("default", "withdrawal_haircut"):
+            free |= {"deficit.division"}  # of what clearing pays
     for section, part in parts.items():
         for field in dataclasses.fields(part):
             key, value = f"{section}.{field.name}", getattr(part, field.name)

@@ -50,7 +50,7 @@ def worth(markets: Markets, marks: Floats) -> Floats:
 def coins(markets: Markets, positions: Positions) -> Floats:
     """Coins that stand against each inverse position [units of its settlement]: quantity x face / entry price."""
     market = positions.market
-    inverse = markets.kind[market] == INVERSE
+    inverse = (markets.kind[market] == INVERSE) & (positions.quantity != 0)
     found = np.zeros(len(positions))
     np.divide(positions.quantity * markets.face[market], positions.entry, out=found, where=inverse)
     return found

@@ -35,6 +35,7 @@ def cash_funds(state: Whole) -> NDArray[np.float64]:
 def cash_of_all(state: Whole) -> float:
     """Money that everybody has together, beside external assets [num]."""
     funds = float(state.equity.sum() + cash_funds(state).sum() + state.ledger.cash.sum())
+    funds += float(state.reserves.skin.sum() + state.reserves.default_fund.sum())
     return funds - float(paid(state.markets, state.positions).sum())
 
 
@@ -109,7 +110,12 @@ def money_held(state: Whole) -> NDArray[np.float64]:
     held: NDArray[np.float64] = state.ledger.cash.copy()
     held[: state.n_traders] += state.external_assets
     held[: state.n_traders] -= group_sum(state.accounts.trader, money_against_contracts(state), state.n_traders)
-    held[state.n_traders : state.n_traders + state.n_exchanges] += state.equity + cash_funds(state)
-    held[state.n_traders : state.n_traders + state.n_exchanges] -= state.ledger.minted
+    reserves, banks = state.reserves, slice(state.n_traders, state.n_traders + state.n_exchanges)
+    held[: state.n_traders] += group_sum(
+        state.accounts.trader, reserves.default_fund - reserves.claims, state.n_traders
+    )
+    held[banks] += group_sum(state.accounts.exchange, reserves.claims, state.n_exchanges)
+    held[banks] += state.equity + cash_funds(state) + reserves.skin
+    held[banks] -= state.ledger.minted
     held[-2] += state.ledger.minted.sum()  # the market has the shares
     return held

@@ -9,7 +9,7 @@ import numpy as np
 from netcontagion._arrays import group_sum
 from netcontagion.margining._opening import empty_ledger
 from netcontagion.margining._overlay import empty_tables
-from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Whole, bearers, longer, records
+from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Reserves, Whole, bearers, longer, records
 from netcontagion.margining._valuation import worth
 from netcontagion.margining._wealth import cash_of_all, unit_value, units_by_asset, units_by_location, wealth
 
@@ -45,10 +45,10 @@ def _write(whole: Whole, live: Live) -> None:
     whole.external_assets = live.external_assets
     whole.wallets["units"][overlay.defaulted[whole.wallets.trader]] = 0.0
     whole.transit = _in_transit(live)
-    if live.desk is not None:
-        whole.holdings = live.desk.holdings_of_all(live)
+    if live.investors is not None:
+        whole.holdings = live.investors.holdings_of_all(live)
     whole.fund_units[:], whole.equity[:] = live.fund_units, live.equity
-    whole.marks_outside = live.marks_outside
+    whole.marks_outside, whole.reserves = live.marks_outside, live.reserves
     _cut_cold(whole, overlay)
     for name, columns in (("entries", ("deposited", "borrowed")), ("positions", ("quantity", "entry"))):
         ours, theirs = getattr(live, name)[: overlay.used[name]], getattr(whole, name)
@@ -127,6 +127,8 @@ def _laid_out(live: Live) -> Whole:
         board=board,
         terms=live.terms,
         layers=live.layers,
+        deficits=live.deficits,
+        reserves=Reserves.of(net),
         asset_base=prices,
         holdings=(holding["trader"], holding["asset"], holding["units"]),
         external_assets=shock.external_assets(net),

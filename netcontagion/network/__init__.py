@@ -12,6 +12,7 @@ from netcontagion.network._merge import merge
 from netcontagion.network._network import ExposureNetwork, LabelledMatrix
 from netcontagion.network._policies import Policy, policies, policy
 from netcontagion.network._rule_fields import (
+    LAYERS,
     Amount,
     Auction,
     Deficit,
@@ -29,6 +30,7 @@ from netcontagion.network._storage import load, save
 
 __all__ = [
     "HEALTH_TOL",
+    "LAYERS",
     "OTHERS",
     "Amount",
     "Auction",

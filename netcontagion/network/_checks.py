@@ -102,6 +102,21 @@ def _check_portfolios(door: Door, assembly: Assembly, rulebooks: list[Rulebook |
             door.add(column, int(assembly.order["exchanges"][row]), value, cure, "assets and underlyings")
 
 
+def _check_backstops(door: Door, assembly: Assembly) -> None:
+    """Refuse a backstop that is no account of its own exchange."""
+    import pandas as pd
+
+    labels, venue = assembly.labels["accounts"], assembly.columns["accounts"]["exchange"]
+    named = assembly.columns["exchanges"]["backstop"]
+    places = labels.get_indexer(pd.Index(named, dtype=object))
+    for row, (label, place) in enumerate(zip(named, places.tolist(), strict=True)):
+        if label is not None and (place < 0 or venue[place] != row):
+            near = nearest(label, labels[venue == row].tolist())
+            cure = f"did you mean {near[0]!r}?" if near else "name an account of this exchange, or leave it empty"
+            column, original = schema()["exchanges"]["backstop"], int(assembly.order["exchanges"][row])
+            door.add(column, original, label, cure, "an account of the exchange")
+
+
 def _note(door: Door, assembly: Assembly, table: str, name: str, wrong: NDArray[np.bool_], allowed: str) -> None:
     column = schema()[table][name]
     for row in np.flatnonzero(wrong).tolist():
@@ -145,6 +160,7 @@ def check_margin(door: Door, assembly: Assembly, rulebooks: list[Rulebook | None
     market = assembly.columns["markets"]
     _check_kinds(door, assembly)
     _check_portfolios(door, assembly, rulebooks)
+    _check_backstops(door, assembly)
     _check_thresholds(door, assembly, market)
     secures, wants_threshold, wants_bonus, lends = _use_of_markets(assembly)
     by_equity = np.array([equity_tested(book) for book in rulebooks], dtype=bool)[market["exchange"]]
