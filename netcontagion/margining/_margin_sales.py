@@ -61,7 +61,7 @@ DUST = 1e-6  # contracts below this share of the account's balances, or of its m
 SALE, PURCHASE, CLOSING, OPENING, CHARGE, OFFSET = range(6)  # rows of the log; CLOSING and OPENING are of contracts
 LITTLE = 1e-6  # share of an order below which nobody trades
 LEAST = 1e-300  # a price below this is no price: what is owed in coin is without bound
-UNFILLED, PENDING = 6, 7  # contracts that could not be closed at the bankruptcy price; equity to keep, notional closed
+UNFILLED, PENDING = 8, 9  # contracts that could not be closed at the bankruptcy price; equity to keep, notional closed
 STEPS = 64  # Newton steps of a reduction
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
