@@ -55,7 +55,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
         "borrowed": float,
         "threshold": float,
     },
-    "positions": {"account": np.int32, "market": np.int32, "quantity": float, "entry": float},
+    "positions": {"account": np.int32, "market": np.int32, "quantity": float, "entry": float, "largest": float},
     "traders": {
         "first": np.int64,
         "last": np.int64,
@@ -270,6 +270,7 @@ class Overlay:
                 "market": held.market,
                 "quantity": held.quantity,
                 "entry": held.entry,
+                "largest": np.abs(held.quantity),
             },
             "traders": {
                 **_ends("", trader, len(owners), begin["accounts"]),
