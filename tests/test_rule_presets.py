@@ -32,7 +32,7 @@ LENDS = (
     "maker_flip",
     "morpho",
 )
-MARGINS = ("binance", "bitmex", "broker", "bybit", "ccp", "deribit", "dydx_v4", "paradex", "perpetual")
+MARGINS = ("binance", "bitmex", "broker", "bybit", "ccp", "deribit", "dydx_v4", "hyperliquid", "paradex", "perpetual")
 RUNS = LENDS + MARGINS
 EMPTY = ("insurance_fund", "defaulter_fund", "skin", "default_fund", "assessments")  # where nobody paid in
 

@@ -184,10 +184,6 @@ def _check_positions(net: ExposureNetwork) -> None:
         if settlement(net)[market] < 0:
             message = f"assets.settlement of {contract!r} is empty; name the asset, listed at {exchange!r}"
             raise ContagionError(message + ", that its gains are paid in")
-        impact = net.columns("assets")["impact"][book.market_asset[market]].partition(" ")[0]
-        if impact in ("ladder", "constant_product"):
-            message = f"assets.impact of {contract!r} is {impact!r}: the cascade closes contracts in full"
-            raise ContagionError(message + "; choose a form without end: exponential, linear or square_root")
 
 
 def _check_vaults(net: ExposureNetwork) -> None:

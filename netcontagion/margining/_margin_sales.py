@@ -218,7 +218,7 @@ def close_contract(
     ledger.flow[trader] -= value
     ledger.flow[market_node] += value
     position.quantity -= units
-    if abs(position.quantity) <= SLACK * abs(units):
+    if abs(position.quantity) <= SLACK * position.largest:
         position.quantity = 0.0
     _note(log, at, k, p, CLOSING if units > 0.0 else OPENING, abs(units), money)
     return abs(value)
@@ -400,7 +400,7 @@ def close_at(orders: NDArray[np.float64], channel: NDArray[np.int64], board: Boa
                 ledger.loss[4, bank] -= gain
         credit(board.entries[coin_entry(account, coin, board)], settled)
         position.quantity -= units
-        if abs(position.quantity) <= SLACK * abs(units):
+        if abs(position.quantity) <= SLACK * position.largest:
             position.quantity = 0.0
 
 

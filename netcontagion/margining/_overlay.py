@@ -57,7 +57,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
         "threshold": float,
         "coming": float,
     },
-    "positions": {"account": np.int32, "market": np.int32, "quantity": float, "entry": float},
+    "positions": {"account": np.int32, "market": np.int32, "quantity": float, "entry": float, "largest": float},
     "traders": {
         "first": np.int64,
         "last": np.int64,
@@ -277,6 +277,7 @@ class Overlay:
                 "market": held.market,
                 "quantity": held.quantity,
                 "entry": held.entry,
+                "largest": np.abs(held.quantity),
             },
             "traders": {
                 **_ends("", trader, len(owners), begin["accounts"]),

@@ -140,12 +140,16 @@ class Accounts(Table, Protocol):
 
 
 class Positions(Table, Protocol):
-    """Contracts by account and market: signed quantity, and the price it was entered at [num/unit]."""
+    """Contracts by account and market: signed quantity, and the price it was entered at [num/unit].
+
+    ``largest`` is the most that was ever held: less than a rounding of it is nothing.
+    """
 
     account: Ints
     market: Ints
     quantity: Floats
     entry: Floats
+    largest: Floats
 
 
 class Entries(Table, Protocol):

@@ -95,7 +95,8 @@ def _pass_contract(
         _settle(vault, m, closed, held.entry, price, board, marks)
     kept, opened = held.quantity - closed, units + closed
     held.quantity = kept + opened
-    if abs(held.quantity) <= SLACK * abs(units):
+    held.largest = max(held.largest, abs(held.quantity))
+    if abs(held.quantity) <= SLACK * held.largest:
         held.quantity = 0.0
     elif kept == 0.0:
         held.entry = price
