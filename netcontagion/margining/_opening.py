@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netcontagion._arrays import freeze
 from netcontagion.margining._auctions import auction_terms
 from netcontagion.margining._forms import LADDER, read_forms
-from netcontagion.margining._index import index_of
 from netcontagion.margining._inventory import no_lots
-from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._overlay import Overlay, empty_tables
 from netcontagion.margining._quotes import Quotes
 from netcontagion.margining._sizing import lltv_bonus
@@ -45,8 +44,7 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
     quotes.open(np.concatenate([prices, markets.shocked]))
     opening = np.array(markets.shocked)
     opening[quotes.market] = quotes.opening
-    indices = index_of(net), margin_index_of(net)
-    overlay = Overlay(net, *indices, switches, shock.defaulted(net), prices, opening, markets.settle)
+    overlay = Overlay(net, switches, shock.defaulted(net), prices, opening, markets.settle)
     books, levels = _books(net, depth)
     board = Board(
         markets=markets,
@@ -101,6 +99,14 @@ def _markets(net: ExposureNetwork, factor: NDArray[np.float64]) -> Markets:
 
 def settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     """Market that each contract pays in, on its own exchange, by default that of the numeraire; -1: none."""
+    known = net.__dict__
+    if "_settlement" not in known:
+        known["_settlement"] = freeze(_settlement(net))
+    found: NDArray[np.int64] = known["_settlement"]
+    return found
+
+
+def _settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     import pandas as pd
 
     book, n_assets = net.book, len(net.labels("assets"))

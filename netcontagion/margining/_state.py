@@ -62,6 +62,23 @@ Ints = Any
 Row = Any  # of a table
 
 
+class Columns(np.ndarray[Any, Any]):
+    """A record array whose columns are attributes, found ten times as fast as those of ``np.recarray``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name].view(np.ndarray)
+        except (ValueError, IndexError) as error:
+            raise AttributeError(name) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.dtype.names is not None and name in self.dtype.names:
+            raise AttributeError(f"write to [{name!r}]")
+        super().__setattr__(name, value)
+
+
 class Table(Protocol):
     """A record array: its columns are its attributes, and so are those of each of its rows."""
 
@@ -472,10 +489,10 @@ def records(**columns: tuple[ArrayLike, Any]) -> Any:
     """Lay columns (values, dtype) out as one record array of the network's own size, whose fields are its columns."""
     arrays = {name: np.asarray(values) for name, (values, _) in columns.items()}
     dtype = np.dtype([(name, kind) for name, (_, kind) in columns.items()], align=True)
-    table = np.zeros(len(next(iter(arrays.values()))), dtype=dtype)
+    table = np.zeros(len(next(iter(arrays.values()))), dtype=np.dtype((np.record, dtype)))
     for name, values in arrays.items():
         table[name] = values
-    return table.view(np.recarray)
+    return table.view(Columns)
 
 
 def longer(table: Any, size: int) -> Any:
