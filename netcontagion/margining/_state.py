@@ -347,7 +347,10 @@ class Reserves:
 
         exchange, contributed = net.columns("exchanges"), net.columns("accounts")["default_fund"]
         size = len(contributed)
-        vault = net.labels("accounts").get_indexer(pd.Index(exchange["backstop"], dtype=object))  # -1: none
+        vault = np.full(len(exchange["backstop"]), -1)
+        named = np.flatnonzero([name is not None for name in exchange["backstop"]])
+        if len(named):  # finding a label takes a table of all of them
+            vault[named] = net.labels("accounts").get_indexer(pd.Index(exchange["backstop"][named], dtype=object))
         return cls(
             skin=np.array(exchange["skin"]),
             backstop=np.asarray(vault, dtype=np.int64),
@@ -358,10 +361,22 @@ class Reserves:
             failed=np.zeros(size, dtype=bool),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: _no_zeros(value) for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, np.zeros(*value) if isinstance(value, tuple) else value)
+
     def open_round(self) -> None:
         """Forget what belongs to one round."""
         self.surplus[:] = 0.0
         self.defaulters, self.drawn = {}, {}
+
+
+def _no_zeros(value: Any) -> Any:
+    """Shape and type of an array of zeros, which need not be kept."""
+    return (value.shape, value.dtype) if isinstance(value, np.ndarray) and not value.any() else value
 
 
 @dataclass(eq=False)

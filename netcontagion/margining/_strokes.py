@@ -214,7 +214,9 @@ class Strokes:
         ends = ((books.form == LADDER) | (books.form == CONSTANT_PRODUCT)) & ~np.isinf(books.depth)
         stuck = ends[markets.book] | (index.as_collateral & (markets.sellable == 0))
         held_up = np.bincount(markets.exchange[stuck], minlength=len(rules)) > 0
-        free = np.isinf(rules.capacity) & np.isinf(rules.capacity_per_asset) & (rules.notice == 0) & (rules.cooldown == 0)
+        free = (
+            np.isinf(rules.capacity) & np.isinf(rules.capacity_per_asset) & (rules.notice == 0) & (rules.cooldown == 0)
+        )
         plain = [set(state.layers_of(exchange)) <= _LAYERS for exchange in range(len(rules))]
         return np.asarray((rules.route == _MARKET) & free & (rules.out == 0) & ~held_up & plain)
 
