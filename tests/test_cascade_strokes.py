@@ -63,10 +63,7 @@ def history(run):
     )
     named.loc[layers, "cause_account"] = None  # any deficit of the round stands for all
     named = named.drop(columns="parent").astype(
-        {
-            name: str
-            for name in ("type", "account", "asset", "exchange", "debit", "credit", "cause_type", "cause_account")
-        }
+        dict.fromkeys(("type", "account", "asset", "exchange", "debit", "credit", "cause_type", "cause_account"), str)
     )
     return named.sort_values(["round", "type", "exchange", "account", "asset", "debit"]).reset_index(drop=True)
 
@@ -154,7 +151,7 @@ def test_a_result_takes_little_more_room_than_what_was_touched():
     net = nc.generators.market(20_000, exchanges=2, seed=4, depth=2.0)
     run = nc.cascade(net, nc.Shock.price({"ETH": -0.06}, family=True))
     touched, extra = int(run.rounds["called"].sum()), len(pickle.dumps(run)) - len(pickle.dumps(net))
-    assert 0 < touched
+    assert touched > 0
     assert extra < 40_000 + 1000 * touched
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion._arrays import freeze, group_sum
+from netcontagion.margining._kept import kept
 from netcontagion.margining._posting import spans
 from netcontagion.network import rulebook
 
@@ -37,11 +38,11 @@ class Index:
     ``slot``, one for each side of a balance that is collateral or debt. A slot is a market, a side and a weight;
     ``as_debt`` and ``as_collateral`` tell which markets are, or may come, in use on which side. Block b holds places
     ``block_first[b]:block_first[b + 1]``, all of segment ``block_segment[b]`` (an exchange with markets);
-    ``block_worst`` bounds debt over weighted collateral at the marks before any shock. ``answer`` tells who may help the
-    account at each place (NOBODY, WALLET, ANYBODY). ``start`` gives the balances of every account. ``shared`` are the
-    traders with several accounts: ``peer_account`` and ``peer_place`` (-1: not indebted) at ``peer_start``. ``supply``
-    and ``suppliers`` count deposits by market; ``credits`` are the markets in which an account that owes may come to
-    hold a deposit, where its exchange takes it over and credits too much.
+    ``block_worst`` bounds debt over weighted collateral at the marks before any shock. ``answer`` tells who may help
+    the account at each place (NOBODY, WALLET, ANYBODY). ``start`` gives the balances of every account. ``shared`` are
+    the traders with several accounts: ``peer_account`` and ``peer_place`` (-1: not indebted) at ``peer_start``.
+    ``supply`` and ``suppliers`` count deposits by market; ``credits`` are the markets in which an account that owes may
+    come to hold a deposit, where its exchange takes it over and credits too much.
     """
 
     order: NDArray[np.int32]
@@ -83,11 +84,7 @@ class Index:
 
 def index_of(net: ExposureNetwork) -> Index:
     """Index of a network, made on first use."""
-    known = net.__dict__
-    if "_cascade_index" not in known:
-        known["_cascade_index"] = _build(net)
-    found: Index = known["_cascade_index"]
-    return found
+    return kept(net, "_cascade_index", _build)
 
 
 def _build(net: ExposureNetwork) -> Index:

@@ -10,6 +10,7 @@ from netcontagion._arrays import freeze
 from netcontagion.margining._auctions import auction_terms
 from netcontagion.margining._forms import LADDER, read_forms
 from netcontagion.margining._inventory import no_lots
+from netcontagion.margining._kept import kept
 from netcontagion.margining._overlay import Overlay, empty_tables
 from netcontagion.margining._quotes import Quotes
 from netcontagion.margining._sizing import lltv_bonus
@@ -99,11 +100,7 @@ def _markets(net: ExposureNetwork, factor: NDArray[np.float64]) -> Markets:
 
 def settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     """Market that each contract pays in, on its own exchange, by default that of the numeraire; -1: none."""
-    known = net.__dict__
-    if "_settlement" not in known:
-        known["_settlement"] = freeze(_settlement(net))
-    found: NDArray[np.int64] = known["_settlement"]
-    return found
+    return kept(net, "_settlement", _settlement)
 
 
 def _settlement(net: ExposureNetwork) -> NDArray[np.int64]:
@@ -116,7 +113,9 @@ def _settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     key = book.market_exchange.astype(np.int64) * n_assets + book.market_asset
     wanted = book.market_exchange.astype(np.int64) * n_assets + coin
     place = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
-    return np.where((coin >= 0) & (key[place] == wanted), place, -1) if len(key) else np.zeros(0, dtype=np.int64)
+    return freeze(
+        np.where((coin >= 0) & (key[place] == wanted), place, -1) if len(key) else np.zeros(0, dtype=np.int64)
+    )
 
 
 def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDArray[np.float64] | None]:

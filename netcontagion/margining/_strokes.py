@@ -54,7 +54,7 @@ class Stroke(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What a stroke did: by market, events of each kind, accounts that traded, and last sale by book and loss by market."""
+    """What a stroke did: totals by market, events, accounts that traded, last sale by book and last loss."""
 
     by_market: NDArray[np.float64]
     sales: int
@@ -65,7 +65,7 @@ class Totals(NamedTuple):
     last_loss: NDArray[np.int64]
 
     def money(self, marks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """What was sold, bought, repaid and lost, by market [num]."""
+        """Add up what was sold, bought, repaid and lost, by market [num]."""
         total = self.by_market
         repaid, lost = total[_BOUGHT] * marks, total[_LOST] * marks
         return {"sold": total[_PROCEEDS], "bought": total[_COST], "repaid": repaid, "deficit": lost}
@@ -112,7 +112,7 @@ def gather_places(
     owned: NDArray[np.float64],
     side: NDArray[Any],
 ) -> None:
-    """Copy amounts and slots of the accounts at some places, one after the other, so that a later loop need not wait."""
+    """Copy amounts and slots of the accounts at some places, one after the other: the next loop need not wait."""
     for i in range(len(places)):
         begin = first[places[i]]
         for k in range(start[i], start[i + 1]):
@@ -137,7 +137,7 @@ def close_places(
     last_sale: NDArray[np.int64],
     last_loss: NDArray[np.int64],
 ) -> tuple[int, int, int, int]:
-    """Do to accounts without a seat what ``close_whole`` and ``write_off`` do: sell, repay the largest debt first, lose.
+    """Do to accounts without a seat what ``close_whole`` and ``write_off`` do: sell, repay from the largest debt on.
 
     Returns the numbers of sales, purchases, debts lost and accounts that traded.
     """
