@@ -363,8 +363,9 @@ class Play:
             self.watch.rebase(reach)
         which, health, largest = (np.concatenate(parts) for parts in zip(*found, low, strict=True))
         order = self._order(which, health)
-        self.note_calls(which[order], health[order], largest[order], number)
-        return which[order], health[order]
+        which, health, largest = which[order], health[order], largest[order]
+        self.note_calls(which, health, largest, number)
+        return which, health
 
     def _seats_below(self, seats: NDArray[np.int64], marks: NDArray[np.float64], row: int) -> Found:
         """Those of these seats that are called now, with health and market of the largest collateral."""

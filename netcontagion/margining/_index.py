@@ -139,7 +139,7 @@ def _answers(net: ExposureNetwork) -> NDArray[np.uint8]:
     found[wallets["trader"][wallets["units"] > 0]] = WALLET
     found[traders["policy"] == "passive"] = NOBODY
     found[np.bincount(owner, minlength=len(found)) > 1] = ANYBODY
-    answer = found[owner]
+    answer: NDArray[np.uint8] = found[owner]
     answer[len(answer) - net.derived("accounts") :] = ANYBODY
     return answer
 
