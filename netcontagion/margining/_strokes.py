@@ -217,7 +217,7 @@ class Strokes:
         free = (
             np.isinf(rules.capacity) & np.isinf(rules.capacity_per_asset) & (rules.notice == 0) & (rules.cooldown == 0)
         )
-        plain = [set(state.layers_of(exchange)) <= _LAYERS for exchange in range(len(rules))]
+        plain = np.array([set(state.layers_of(n)) <= _LAYERS for n in range(len(rules))], dtype=bool)
         return np.asarray((rules.route == _MARKET) & free & (rules.out == 0) & ~held_up & plain)
 
     def fits(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
