@@ -12,6 +12,7 @@ from test_cascade_twin import Twin, opening_wealth
 import netcontagion as nc
 
 INVERSE, LINEAR = "inverse", "linear"
+CHANNELS = ("top_up", "withdrawal", "liquidation", "impact")  # that the twin knows
 FACE = 10.0
 PRICE = {"BTC": 100.0, "USD": 1.0, "ETH": 20.0, "L": 101.0, "E": 20.5, "I": 99.0}
 COIN = {"L": "USD", "E": "USD", "I": "BTC"}
@@ -664,7 +665,7 @@ PRICE_ORDER = sorted(PRICE)
 
 def compare(seed, rules, **options):
     net, shock = nc.ExposureNetwork(**random_tables(seed, rules)), random_shock(seed)
-    channels = options.get("channels", ("top_up", "withdrawal", "liquidation", "impact"))
+    channels = options.get("channels", CHANNELS)
     run = nc.cascade(net, shock, strict=False, channels=channels)
     if run.status is nc.Status.NONFINITE:
         return run
@@ -727,7 +728,8 @@ def test_random_markets_reach_every_branch(rules):
     wanted |= {"takeover", "deficit", "insurance_fund", "equity", "suppliers", "liquidation"}
     seen = dict.fromkeys(wanted, 0)
     for seed in range(80):
-        run = nc.cascade(nc.ExposureNetwork(**random_tables(seed, rules)), random_shock(seed), strict=False)
+        net = nc.ExposureNetwork(**random_tables(seed, rules))
+        run = nc.cascade(net, random_shock(seed), strict=False, channels=CHANNELS)
         kinds = set(run.events["type"])
         for kind in wanted:
             seen[kind] += kind in kinds

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion._arrays import freeze
+from netcontagion.margining._kept import kept
 from netcontagion.network import policy
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ def traders_who(net: ExposureNetwork, attribute: str) -> NDArray[np.int64]:
 
 
 def _coded(net: ExposureNetwork) -> tuple[NDArray[Any], list[Policy]]:
-    """Policies of a network, and which of them each trader has; made on first use."""
-    known = net.__dict__
-    if "_policies" not in known:
-        import pandas as pd
+    """Policies of a network, and which of them each trader has."""
+    return kept(net, "_policies", _read)
 
-        code, names = pd.factorize(net.columns("traders")["policy"])
-        known["_policies"] = freeze(code.astype(np.min_scalar_type(len(names)))), [policy(name) for name in names]
-    found: tuple[NDArray[Any], list[Policy]] = known["_policies"]
-    return found
+
+def _read(net: ExposureNetwork) -> tuple[NDArray[Any], list[Policy]]:
+    import pandas as pd
+
+    code, names = pd.factorize(net.columns("traders")["policy"])
+    return freeze(code.astype(np.min_scalar_type(len(names)))), [policy(name) for name in names]
 
 
 class Draws:

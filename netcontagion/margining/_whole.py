@@ -10,6 +10,7 @@ from netcontagion._arrays import group_sum
 from netcontagion.margining._opening import empty_ledger
 from netcontagion.margining._overlay import empty_tables
 from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Reserves, Whole, bearers, longer, records
+from netcontagion.margining._strokes import apply_strokes
 from netcontagion.margining._valuation import worth
 from netcontagion.margining._wealth import cash_of_all, unit_value, units_by_asset, units_by_location, wealth
 
@@ -49,6 +50,7 @@ def _write(whole: Whole, live: Live) -> None:
         whole.holdings = live.investors.holdings_of_all(live)
     whole.fund_units[:], whole.equity[:] = live.fund_units, live.equity
     whole.marks_outside, whole.reserves = live.marks_outside, live.reserves
+    apply_strokes(whole, overlay)
     _cut_cold(whole, overlay)
     for name, columns in (("entries", ("deposited", "borrowed")), ("positions", ("quantity", "entry"))):
         ours, theirs = getattr(live, name)[: overlay.used[name]], getattr(whole, name)
