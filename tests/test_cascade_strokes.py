@@ -97,6 +97,27 @@ def test_strokes_and_seats_give_the_same_tables(block, monkeypatch):
     assert struck > 5
 
 
+@pytest.mark.parametrize("block", range(4))
+def test_strokes_and_seats_agree_when_shocks_strike_later(block, monkeypatch):
+    """Prices fall again, and traders fail whose accounts ended in a stroke before."""
+    struck = 0
+    for seed in range(15 * block, 15 * block + 15):
+        net = nc.ExposureNetwork(**lonely_tables(seed))
+        failing = (
+            nc.Shock.default(*net.labels("traders")) if seed % 2 else nc.Shock.outage(*net.labels("exchanges")[:1])
+        )
+        shock = nc.Shock.path([random_shock(seed), failing, random_shock(seed)], every=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(_cascade, "MIX", 0)
+            one = nc.cascade(net, shock, strict=False)
+        with monkeypatch.context() as patch:
+            in_seats(patch)
+            other = nc.cascade(net, shock, strict=False)
+        struck += sum(len(stroke.place) for stroke in one._play.state.overlay.strokes)
+        assert_same(one, other)
+    assert struck > 5
+
+
 @pytest.mark.parametrize("fall", [-0.1, -0.3, -0.6])
 def test_strokes_and_seats_agree_on_a_larger_market(fall, monkeypatch):
     net = nc.generators.market(2000, exchanges=3, seed=1, depth=0.4)
