@@ -84,7 +84,7 @@ def test_a_wallet_that_saves_the_account_bears_a_negative_share():
     split = shapley(net, nc.Shock(), **QUIET)
     penalty = 0.05 * 40.5
     assert split["traders"].to_dict() == pytest.approx(
-        {"top_up": -penalty / 2, "withdrawal": 0.0, "liquidation": penalty / 2, "impact": 0.0}
+        dict.fromkeys(SWITCHES, 0.0) | {"top_up": -penalty / 2, "liquidation": penalty / 2}
     )
     assert split["liquidators"].to_dict() == pytest.approx((-split["traders"]).to_dict())
 
@@ -142,6 +142,8 @@ def test_differences_and_their_interaction_add_up(seed):
 IDLE = {
     "top_up": lambda tables: tables.pop("wallets", None),
     "withdrawal": lambda tables: tables["accounts"].update(trader=tables["accounts"]["account"]),
+    "reduction": lambda tables: tables["accounts"].update(trader=tables["accounts"]["account"]),
+    "purchase": lambda tables: None,  # nobody buys by default
     "liquidation": lambda tables: tables["balances"].update(borrowed=[0.0] * len(tables["balances"]["borrowed"])),
     "impact": lambda tables: [tables[name].update(depth=[np.nan] * len(tables[name]["depth"]))
                               for name in ("assets", "markets")],
@@ -291,7 +293,7 @@ def test_a_run_that_does_not_settle_is_named():
         shapley(net, nc.Shock(), max_rounds=2, **QUIET)
     assert caught.value.result.status is nc.Status.MAX_ROUNDS
     assert "('liquidation', 'impact')" in caught.value.__notes__[0]
-    assert shapley(net, nc.Shock(), max_rounds=2, strict=False, **QUIET).shape == (4, 6)
+    assert shapley(net, nc.Shock(), max_rounds=2, strict=False, **QUIET).shape == (6, 6)
 
 
 # orders ---------------------------------------------------------------------------------------------------------------

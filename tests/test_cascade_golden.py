@@ -509,7 +509,7 @@ def test_withdrawal_takes_from_the_healthiest_account_down_to_1_25():
 def test_withdrawal_that_is_not_enough_takes_nothing():
     own = {"trader": "t"}
     accounts = {"a": ({"ETH": 100.0}, {"USD": 95.0}, own), "b": ({"ETH": 100.0}, {"USD": 60.0}, own)}
-    found = once(network(accounts))
+    found = once(network(accounts), channels=("withdrawal", "liquidation"))
     assert found.accounts.loc["a", ["topped_up", "liquidated"]].tolist() == [False, True]
     assert balance(found, "b", "ETH")[0] == 100.0
 

@@ -171,7 +171,7 @@ def test_runs_in_threads_share_an_index_and_change_nothing():
 def test_a_deposit_made_where_suppliers_lost_everything_is_watched(monkeypatch):
     """Uncovered holes, then top-ups into the same market: what is deposited anew can fall again."""
     seen = spy_on_calls(monkeypatch)
-    run = nc.cascade(generated(1, 600), SHOCKS[2], strict=False)
+    run = nc.cascade(generated(4, 600), SHOCKS[2], strict=False)
     assert run.exchanges["uncovered"].sum() > 0
     assert (run._play.state.overlay.share == 0).any()
     assert len(seen) > 50

@@ -697,7 +697,8 @@ def opening_wealth(net):
 def compare(seed, tables=random_tables, **options):
     net = nc.ExposureNetwork(**tables(seed))
     shock = random_shock(seed)
-    run = nc.cascade(net, shock, priority=options.get("priority", "worst_first"), channels=options.get("channels"))
+    channels = options.get("channels", ("top_up", "withdrawal", "liquidation", "impact"))
+    run = nc.cascade(net, shock, priority=options.get("priority", "worst_first"), channels=channels)
     run.check()
     twin = Twin(
         net,

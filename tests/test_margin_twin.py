@@ -664,13 +664,12 @@ PRICE_ORDER = sorted(PRICE)
 
 def compare(seed, rules, **options):
     net, shock = nc.ExposureNetwork(**random_tables(seed, rules)), random_shock(seed)
-    run = nc.cascade(net, shock, strict=False, channels=options.get("channels"))
+    channels = options.get("channels", ("top_up", "withdrawal", "liquidation", "impact"))
+    run = nc.cascade(net, shock, strict=False, channels=channels)
     if run.status is nc.Status.NONFINITE:
         return run
     run.check()
-    twin = MarginTwin(
-        net, shock, "worst_first", options.get("channels", ("top_up", "withdrawal", "liquidation", "impact"))
-    )
+    twin = MarginTwin(net, shock, "worst_first", channels)
     with np.errstate(over="ignore"):
         left = twin.run()
     accounts, marks = run.accounts, twin.marks()

@@ -1,11 +1,11 @@
-"""Compiled loops over accounts that touch no book: health, and answers of owners.
+"""Compiled loops over accounts that touch no book: health, and what owners plan to move into called accounts.
 
 Rows of a table are handed on as one record each: every array that is handed on has to be compiled again.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +14,22 @@ from netcontagion._compile import kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import Accounts, Entries, Markets, Row, Traders, Wallets
+    from netcontagion.margining._state import Accounts, Board, Entries, Markets, Row, Wallets
 
-__all__ = ["TARGET_HEALTH", "WITHDRAWAL_HEALTH", "account_health", "respond"]
+__all__ = [
+    "account_health",
+    "entry_of",
+    "log_with_room",
+    "move",
+    "need_of",
+    "plan_accounts",
+    "plan_wallets",
+    "plan_withdrawals",
+    "short",
+    "weigh",
+    "worth_of_help",
+]
 
-TARGET_HEALTH = 1.05  # a called account is topped up to this health
-WITHDRAWAL_HEALTH = 1.25  # margin is pulled from other accounts down to this health
 SLACK = 1e-12  # relative rounding that the target may miss by
 LENDING, MARGIN, PORTFOLIO = range(3)  # how an account is tested; with PORTFOLIO the margin is the worst scenario's
 
@@ -73,53 +83,49 @@ def account_health(
 
 
 @kernel
-def respond(
-    which: NDArray[np.int64],
-    accounts: Accounts,
+def need_of(
+    account: Row,
+    trader: Row,
     entries: Entries,
-    traders: Traders,
-    wallets: Wallets,
     markets: Markets,
     marks: NDArray[np.float64],
-    barred: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Top accounts up to health 1.05 from the wallet, then from own accounts down to 1.25 there; all or nothing.
+    need: NDArray[np.float64],
+) -> None:
+    """Write into ``need`` what backs an account and what it must back once all in transit has come.
 
-    A unit first repays debt in its own asset, then is deposited where the exchange takes it as collateral. Barred
-    accounts give nothing. Returns a log of moves with columns account, target
-    entry, source entry (or -1 - wallet place), units repaid, units deposited; accounts that could not be helped are
-    not in it.
+    Then the target health, and the size of the backing.
     """
-    log = np.empty((max(len(which), 16), 5))
-    need = np.empty(3)  # backing of the account as planned so far, what it must back, and the size of its backing
-    logged: Any = np.int64(0)  # of the type it keeps: a plain 0 would compile what it is handed to twice
-    for place in range(len(which)):
-        k = which[place]
-        account = accounts[k]
-        trader = traders[account.trader]
-        log = _with_room(log, logged, trader, accounts)
-        need[0], need[1] = weigh(account, entries, markets, marks)
-        need[2] = abs(need[0])
-        planned = _plan_wallets(k, account, trader, logged, log, need, entries, wallets, markets, marks)
-        if _short(need) and trader.withdraw:
-            planned = _plan_accounts(k, trader, logged, planned, log, need, barred, accounts, entries, markets, marks)
-        if _short(need):
-            continue
-        for p in range(logged, planned):
-            _move(log[p], entries, wallets)
-        logged = planned
-    return log[:logged]
+    backing, debt = weigh(account, entries, markets, marks)
+    for e in range(account.first, account.last):
+        entry = entries[e]
+        if entry.coming > 0.0:
+            gained, freed, tied = worth_of_help(account, entry.market, markets)
+            repaid = min(entry.coming, entry.borrowed) * marks[entry.market]
+            posted = entry.coming * marks[entry.market] - repaid
+            backing += repaid * gained + posted * entry.threshold
+            debt += posted * tied - repaid * freed
+    need[0], need[1], need[2], need[3] = backing, debt, trader.target, abs(backing)
 
 
 @kernel
-def _short(need: NDArray[np.float64]) -> bool:
+def worth_of_help(account: Row, m: int, markets: Markets) -> tuple[float, float, float]:
+    """By money repaid: what is gained in backing and freed of what must be backed; by money posted: what it ties up."""
+    if account.test == LENDING:
+        return 0.0, 1.0, 0.0
+    if account.test == MARGIN:
+        return 1.0, markets[m].short, markets[m].long
+    return 1.0, 0.0, 0.0
+
+
+@kernel
+def short(need: NDArray[np.float64]) -> bool:
     """Whether backing is below the target health, beyond the rounding of what it was or must be."""
-    wanted = TARGET_HEALTH * need[1]
-    return bool(need[0] < wanted - SLACK * max(wanted, need[2]))
+    wanted = need[2] * need[1]
+    return bool(need[0] < wanted - SLACK * max(wanted, need[3]))
 
 
 @kernel
-def _with_room(log: NDArray[np.float64], used: int, trader: Row, accounts: Accounts) -> NDArray[np.float64]:
+def log_with_room(log: NDArray[np.float64], used: int, trader: Row, accounts: Accounts) -> NDArray[np.float64]:
     """Return the log, or a longer copy where what the trader can draw on, wallets and entries, might not fit."""
     wanted = used + trader.last_wallet - trader.first_wallet
     for i in range(trader.first, trader.last):
@@ -135,7 +141,7 @@ def _with_room(log: NDArray[np.float64], used: int, trader: Row, accounts: Accou
 
 
 @kernel
-def _plan_wallets(
+def plan_wallets(
     k: int,
     account: Row,
     trader: Row,
@@ -152,9 +158,9 @@ def _plan_wallets(
     if not trader.top_up:
         return planned
     for w in range(trader.first_wallet, trader.last_wallet):
-        if not _short(need):
+        if not short(need):
             break
-        e = _entry_of(account, wallets[w].asset, entries, markets)
+        e = entry_of(account, wallets[w].asset, entries, markets)
         planned += (
             _plan_move(account, k, e, -1 - w, wallets[w].units, first, planned, log, need, entries, markets, marks)
             > 0.0
@@ -163,7 +169,7 @@ def _plan_wallets(
 
 
 @kernel
-def _plan_accounts(
+def plan_accounts(
     k: int,
     trader: Row,
     first: int,
@@ -178,18 +184,19 @@ def _plan_accounts(
 ) -> int:
     """Plan what comes from the owner's other accounts, the healthiest first; return the row after the last."""
     visited = np.zeros(trader.last - trader.first, dtype=np.bool_)
-    while _short(need):
+    while short(need):
         donor = _healthiest(k, trader, visited, barred, accounts, entries, markets, marks)
         if donor < 0:
             break
-        planned = _plan_withdrawals(k, donor, first, planned, log, need, accounts, entries, markets, marks)
+        planned = plan_withdrawals(k, donor, trader.keep, first, planned, log, need, accounts, entries, markets, marks)
     return planned
 
 
 @kernel
-def _plan_withdrawals(
+def plan_withdrawals(
     k: int,
     donor: int,
+    keep: float,
     first: int,
     planned: int,
     log: NDArray[np.float64],
@@ -199,12 +206,12 @@ def _plan_withdrawals(
     markets: Markets,
     marks: NDArray[np.float64],
 ) -> int:
-    """Plan what comes from one other account, its largest deposits first, as far as it stays at health 1.25."""
+    """Plan what comes from one other account, its largest deposits first, as far as it stays at a health."""
     giver = accounts[donor]
     backing, debt = weigh(giver, entries, markets, marks)
-    spare = backing - WITHDRAWAL_HEALTH * debt
+    spare = backing - keep * debt
     drawn = np.zeros(giver.last - giver.first, dtype=np.bool_)
-    while _short(need):
+    while short(need):
         source = _largest_deposit(giver, drawn, entries, marks)
         if source < 0:
             break
@@ -214,10 +221,10 @@ def _plan_withdrawals(
         weight = 0.0
         if debt > 0.0 or giver.test != LENDING:  # what a unit that leaves takes off the spare backing
             tied = markets[entry.market].long if giver.test == MARGIN else 0.0
-            weight = marks[entry.market] * (entry.threshold - WITHDRAWAL_HEALTH * tied)
+            weight = marks[entry.market] * (entry.threshold - keep * tied)
         if weight > 0.0:
             units = min(units, max(spare, 0.0) / weight)
-        e = _entry_of(accounts[k], markets[entry.market].asset, entries, markets)
+        e = entry_of(accounts[k], markets[entry.market].asset, entries, markets)
         moved = _plan_move(accounts[k], k, e, source, units, first, planned, log, need, entries, markets, marks)
         planned += moved > 0.0
         spare -= moved * weight
@@ -246,26 +253,18 @@ def _plan_move(
     price = marks[entry.market]
     if price <= 0.0:
         return 0.0
-    owed = entry.borrowed
+    owed = max(entry.borrowed - entry.coming, 0.0)
     for p in range(first, planned):
         if log[p, 1] == e:
             owed -= log[p, 3]
-    gained, freed, tied = (
-        0.0,
-        1.0,
-        0.0,
-    )  # by money repaid: backing, and what must be backed; by money posted: the latter
-    if account.test != LENDING:
-        gained, freed = 1.0, 0.0
-    if account.test == MARGIN:
-        freed, tied = markets[entry.market].short, markets[entry.market].long
-    missing = TARGET_HEALTH * need[1] - need[0]
-    repaid = max(min(missing / (gained + TARGET_HEALTH * freed), units * price, owed * price), 0.0)
+    gained, freed, tied = worth_of_help(account, entry.market, markets)
+    missing = need[2] * need[1] - need[0]
+    repaid = max(min(missing / (gained + need[2] * freed), units * price, owed * price), 0.0)
     need[0] += repaid * gained
     need[1] -= repaid * freed
     posted, factor = 0.0, entry.threshold
-    if factor - TARGET_HEALTH * tied > 0.0 and _short(need):
-        posted = min((TARGET_HEALTH * need[1] - need[0]) / (factor - TARGET_HEALTH * tied), units * price - repaid)
+    if factor - need[2] * tied > 0.0 and short(need):
+        posted = min((need[2] * need[1] - need[0]) / (factor - need[2] * tied), units * price - repaid)
         need[0] += posted * factor
         need[1] += posted * tied
     if repaid + posted <= 0.0:
@@ -297,8 +296,8 @@ def _healthiest(
     markets: Markets,
     marks: NDArray[np.float64],
 ) -> int:
-    """Healthiest of the owner's accounts above 1.25 that can give to account k, by backing among equals; -1: none."""
-    best, best_health, best_backing = -1, WITHDRAWAL_HEALTH, 0.0
+    """Healthiest of the owner's accounts that can give to account k, by backing among equals; -1: none."""
+    best, best_health, best_backing = -1, trader.keep, 0.0
     for i in range(len(visited)):
         other = accounts[trader.first + i].of_trader
         if visited[i] or other == k or barred[other]:
@@ -314,7 +313,7 @@ def _healthiest(
 
 
 @kernel
-def _entry_of(account: Row, asset: int, entries: Entries, markets: Markets) -> int:
+def entry_of(account: Row, asset: int, entries: Entries, markets: Markets) -> int:
     """Entry of an account in an asset; -1: none."""
     for e in range(account.first, account.last):
         if markets[entries[e].market].asset == asset:
@@ -323,15 +322,18 @@ def _entry_of(account: Row, asset: int, entries: Entries, markets: Markets) -> i
 
 
 @kernel
-def _move(row: NDArray[np.float64], entries: Entries, wallets: Wallets) -> None:
-    """Carry out one row of the log of ``respond``."""
-    target, source, repaid, posted = entries[int(row[1])], int(row[2]), row[3], row[4]
+def move(row: NDArray[np.float64], board: Board) -> None:
+    """Carry out one row of a plan; what leaves a gated exchange is in transit first."""
+    target, source, repaid, posted = board.entries[int(row[1])], int(row[2]), row[3], row[4]
     units = repaid + posted
     if source < 0:
-        wallet = wallets[-1 - source]
+        wallet = board.wallets[-1 - source]
         wallet.units = max(wallet.units - units, 0.0)
     else:
-        entry = entries[source]
+        entry = board.entries[source]
         entry.deposited = max(entry.deposited - units, 0.0)
+        if board.rules[board.accounts[entry.account].exchange].gated:
+            target.coming += units
+            return
     target.borrowed = max(target.borrowed - repaid, 0.0)
     target.deposited += posted

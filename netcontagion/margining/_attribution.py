@@ -11,6 +11,7 @@ import numpy as np
 
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining._cascade import SWITCHES, cascade
+from netcontagion.margining._policies import traders_who
 from netcontagion.margining._state import bearers
 from netcontagion.network import check_call
 
@@ -228,7 +229,7 @@ def order_gap(
         raise TypeError(message)
     if orders < 0:
         raise ValueError(f"orders is {orders!r}; allowed: 0 or more")
-    check_call(net, shock)
+    check_call(net, shock, path=True)
     drawn = np.random.default_rng(seed).integers(2**63, size=orders).tolist()
     jobs = [options | {"priority": "worst_first"}, options | {"priority": "best_first"}]
     jobs += [options | {"priority": "random", "seed": number} for number in drawn]
@@ -257,7 +258,7 @@ def order_gap(
 
 def _players(net: ExposureNetwork, shock: Shock, options: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Channels to look at, and those of them that can act; takes ``channels`` out of the options."""
-    check_call(net, shock)
+    check_call(net, shock, path=True)
     channels = _named(options.pop("channels", None))
     return channels, [name for name in channels if name not in _IDLE or not _IDLE[name](net)]
 
@@ -297,6 +298,8 @@ def _no_depth(net: ExposureNetwork) -> bool:
 _IDLE: dict[str, Callable[[ExposureNetwork], bool]] = {
     "top_up": _no_wallets,
     "withdrawal": _one_account_each,
+    "reduction": lambda net: _one_account_each(net) and not len(traders_who(net, "orders")),
+    "purchase": lambda net: not len(traders_who(net, "buys")),
     "liquidation": _nobody_owes,
     "impact": _no_depth,
 }

@@ -10,20 +10,24 @@ import numpy as np
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
-from netcontagion.margining import _answers, _auctions, _inventory, _limits, _margin_sales, _sales
+from netcontagion.margining import _answers, _auctions, _inventory, _limits, _margin_sales, _reductions, _sales
 from netcontagion.margining._between import Between
 from netcontagion.margining._deleveraging import deleverage
 from netcontagion.margining._desk import Desk
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
+from netcontagion.margining._investors import Investors
 from netcontagion.margining._layers_money import fund_surplus
 from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
+from netcontagion.margining._policies import Draws, traders_who
 from netcontagion.margining._posting import post_moves, value_positions, write_off
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
+from netcontagion.margining._strikes import strike
 from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
 from netcontagion.margining._supported import check_supported
+from netcontagion.margining._transit import moving, settle, submit
 from netcontagion.margining._valuation import LENDING, worth
 from netcontagion.margining._waterfall import cover_holes, gated, pays_first
 from netcontagion.network import check_call, rulebook
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SWITCHES", "cascade"]
 
-SWITCHES = ("top_up", "withdrawal", "liquidation", "impact")  # behavioural channels that can be switched off
+SWITCHES = ("top_up", "withdrawal", "reduction", "purchase", "liquidation", "impact")  # channels that can be off
 _MODES = ("sequential", "equilibrium")
 _AT_ONCE = -1  # a way to close accounts, beside those of seats
 _PRIORITIES = ("worst_first", "best_first", "random")
@@ -61,7 +65,8 @@ def cascade(
     """Run the margin-call cascade that a shock sets off on lending exchanges.
 
     Every round: accounts below health 1 at the round's marks are called; their owners top up from wallets to health
-    1.05, then from own accounts down to 1.25 there, all or nothing; what stays below 1 is liquidated by the rules of
+    1.05, then from own accounts down to 1.25 there, then by reducing positions and borrowings in other accounts, all or
+    nothing (``traders.policy`` names other ways to act); what stays below 1 is liquidated by the rules of
     its exchange, in the order of ``priority``; sales move prices by the impact form of the book on its cumulative net
     quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without
     collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance fund, equity and suppliers. When
@@ -77,17 +82,19 @@ def cascade(
     net : ExposureNetwork
         A network whose exchanges lend (no positions).
     shock : Shock
-        What happens from outside.
+        What happens from outside, at once or along a path (``Shock.path``).
     mode : {"sequential", "equilibrium"}
         Sales fill one after the other, or prices, close-outs and losses are solved together. The latter needs rules by
         which no close-out saves another account: whole accounts sold on the market, debts and insurance funds in assets
-        whose price no sale moves, owners who do not answer (leave "top_up" and "withdrawal" out of ``channels``).
+        whose price no sale moves, owners who do not answer (leave "top_up", "withdrawal" and
+        "reduction" out of ``channels``).
     channels : collection of str, optional
-        Behavioural channels that are on, of "top_up", "withdrawal", "liquidation", "impact"; default all.
+        Behavioural channels that are on, of "top_up", "withdrawal", "reduction" (of other accounts, and sales by
+        choice), "purchase" (of what fell), "liquidation", "impact"; default all.
     priority : {"worst_first", "best_first", "random"}
         Order in which called accounts respond and are liquidated; ties by account code. An equilibrium has none.
     seed : int or numpy Generator, optional
-        For ``priority="random"``.
+        For ``priority="random"``, and for policies that answer with a probability.
     max_rounds : int
         Most rounds; of each search, for an equilibrium.
     strict : bool, default True
@@ -157,7 +164,7 @@ def _settled(result: CascadeResult) -> CascadeResult:
 
 
 def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, max_rounds: int) -> None:
-    check_call(net, shock)
+    check_call(net, shock, path=True)
     check_supported(net)
     if mode not in _MODES:
         raise UnknownLabelError(mode, _MODES, "mode")
@@ -203,6 +210,7 @@ def _switches(channels: Collection[str] | None) -> frozenset[str]:
     return frozenset(channels)
 
 
+_NOBODY = np.zeros(0, dtype=np.int64)
 _NOTES = np.dtype(
     [
         ("called", bool),
@@ -252,8 +260,9 @@ class Play:
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
-        if state.shock.defaults:
-            self.seat(np.flatnonzero(state.overlay.defaulted[state.net.columns("accounts")["trader"]]))
+        self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
+        self.open_traders(state.overlay.defaulted)
+        self.open_investors()
         self.open_vaults()
 
     def seat(self, accounts: NDArray[np.int64]) -> None:
@@ -262,19 +271,34 @@ class Play:
         self.scan.opened[self.scan.index.places_of(accounts)] = True
         self.open(accounts)
 
-    def open(self, accounts: NDArray[Any]) -> None:
-        """Give seats to accounts, and to all others of their traders."""
+    def open(self, accounts: NDArray[Any], idle: NDArray[Any] = _NOBODY) -> None:
+        """Give seats to accounts, to all others of their traders, and to idle traders: they have no account."""
         overlay = self.state.overlay
-        if not len(accounts):
+        if not len(accounts) and not len(idle):
             return
         accounts, places = overlay.with_peers(accounts)
         self.scan.opened[places] = True
         self.margin.open(accounts)
-        self.state.board = overlay.seat(self.state.board, accounts)
+        self.state.board = overlay.seat(self.state.board, accounts, idle)
         self.notes = longer(self.notes, overlay.used["accounts"])
         self.watch.add(
             self.state.accounts.exchange[overlay.used["accounts"] - len(accounts) : overlay.used["accounts"]]
         )
+
+    def open_investors(self) -> None:
+        """Seat those who trade without being called."""
+        state, who = self.state, traders_who(self.state.net, "orders")
+        if len(who):
+            owner = state.net.columns("accounts")["trader"]
+            self.seat(np.flatnonzero(np.isin(owner, who)))
+            self.open(_NOBODY, np.setdiff1d(who, owner))
+            state.investors = Investors(state, who)
+
+    def open_traders(self, traders: NDArray[np.bool_]) -> None:
+        """Give seats to all accounts of some traders that have none."""
+        if traders.any():
+            state = self.state
+            self.seat(np.flatnonzero(traders[state.net.columns("accounts")["trader"]]))
 
     def open_vaults(self) -> None:
         """Give seats to the backstop accounts, which must be ready to take others over, and tell their exchanges."""
@@ -290,6 +314,7 @@ class Play:
         """Play one round; the state is settled when nobody acted."""
         state = self.state
         self.events.open_round(number)
+        self.strike(number)
         state.fade()
         self.between.advance()
         marks = state.marks()
@@ -299,13 +324,15 @@ class Play:
         state.reserves.open_round()
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
+        traded = self.trade()
         moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = answered + moved + sold + holes > 0
+        acted = answered + traded + moved + sold + holes > 0
         if acted or not np.array_equal(marks, self.last_marks):
             self.last_change, self.last_marks = number, marks
         pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change)
+        pending = pending or self.late or moving(state) or any(at > number for at, _ in state.shock.later)
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
         goes_on = acted or pending or self.may_return(len(which))
         return number + 1, float(len(which)), None if goes_on else ending
@@ -340,6 +367,18 @@ class Play:
         return bool(reaches.any() or (called and fading.any()))
 
     # the steps of a round -----------------------------------------------------------------------------------------
+
+    def strike(self, number: int) -> None:
+        """Let the later shocks of this round strike."""
+        state = self.state
+        for shock in [shock for at, shock in state.shock.later if at == number]:
+            failing = shock.defaulted(state.net) & ~state.overlay.defaulted
+            self.open_traders(failing)
+            books = strike(state, shock)
+            self.last_fall[books] = self.events.add_strike()
+            self.between.depth.quoted *= shock.depth_factor
+            owner = state.overlay.owner[state.accounts.trader[: state.overlay.used["accounts"]]]
+            self.watch.touch(np.flatnonzero(failing[owner]))
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accounts below health 1 and those closed by force, in order of priority."""
@@ -419,33 +458,88 @@ class Play:
     def respond(
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
-        """Let owners top up and withdraw; return who is left, and how many accounts were helped."""
-        state = self.state
-        accounts, entries, traders = state.accounts, state.entries, state.traders
-        seats = which[which >= 0]
-        if not len(seats):
+        """Let owners answer, and what is in transit arrive; return who is left, and how many accounts were helped."""
+        state, seated = self.state, which >= 0
+        seats = which[seated]
+        asked = self.asked(seats)
+        log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))
+        arrived = settle(state, marks, self.events.number)
+        if len(arrived):
+            self.note_moves(arrived, marks)
+        if not (len(log) or len(arrived)):
             return which, health, 0
-        owner = accounts.trader[seats]
-        able = (traders.top_up[owner] | traders.withdraw[owner]) > 0
-        asked = seats[able & ~self._shut(seats) & (accounts.forced[seats] == 0)]
-        if not len(asked):
-            return which, health, 0
-        barred = self._shut(np.arange(len(accounts))) | gated(state)[accounts.exchange]
-        barred[seats] = True
-        value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
-        log = _answers.respond(asked, accounts, entries, traders, state.wallets, state.markets, marks, barred)
         helped = np.isin(which, log[:, 0])
+        if len(arrived) or len(state.transit.units):  # what is still in transit helps nobody yet
+            now, _ = _answers.account_health(seats, state.accounts, state.entries, state.markets, marks)
+            helped |= np.isin(which, state.entries.account[arrived[:, 1].astype(np.int64)])
+            helped[seated] &= ~called(now)
         self.notes["topped_up"][which[helped]] = True
-        post_moves(state, log, marks)
-        entry, source = log[:, 1].astype(np.int64), np.maximum(log[:, 2].astype(np.int64), 0)
-        own, units = log[:, 2] >= 0, log[:, 3] + log[:, 4]
-        target, donor = entries.account[entry], entries.account[source[own]]
-        self.watch.touch(target)
-        self.watch.touch(donor)
-        np.add.at(self.notes["inflow"], target, units * marks[entries.market[entry]])
-        np.subtract.at(self.notes["inflow"], donor, (units * marks[entries.market[source]])[own])
-        self.events.add_moves(log, marks)
         return which[~helped], health[~helped], int(helped.sum())
+
+    def asked(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the called accounts whose owners answer now."""
+        accounts, traders = self.state.accounts, self.state.traders
+        owner = accounts.trader[which]
+        able = (traders.top_up[owner] | traders.withdraw[owner] | traders.reduce[owner]) > 0
+        able &= ~self._shut(which) & (accounts.forced[which] == 0)
+        ready = able & (self.events.number - self.notes["first_round"][which] >= traders.lag[owner])
+        self.late = bool((able & ~ready).any())
+        chancy = np.flatnonzero(ready & (traders.probability[owner] < 1.0))
+        drawn = self.draws.of(self.state.overlay.code[which[chancy]])
+        ready[chancy] = drawn < traders.probability[owner[chancy]]
+        return np.asarray(which[ready])
+
+    def answer(
+        self, which: NDArray[np.int64], asked: NDArray[np.int64], marks: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Move what owners plan, at once or into transit; return the log of moves."""
+        state = self.state
+        accounts, entries = state.accounts, state.entries
+        closed = (state.rules.closed != 0) | gated(state)
+        barred = self._shut(np.arange(len(accounts))) | closed[accounts.exchange]
+        barred[which] = True
+        value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
+        log, trades, cause = _reductions.respond(asked, state.board, state.terms.rates, marks, barred)
+        self.events.add_margin_fills(trades, self.last_fall, cause)
+        self.watch.touch(trades[:, 0].astype(np.int64))
+        own = log[:, 2] >= 0
+        source = np.where(own, log[:, 2], 0).astype(np.int64)
+        donor = entries.account[source]
+        slow = own & (state.rules.gated[accounts.exchange[donor]] != 0) if own.any() else own
+        submit(state, log[slow], self.events.number)
+        self.events.add_requests(log[slow], marks)
+        self.watch.touch(donor[own])
+        np.subtract.at(self.notes["inflow"], donor[own], ((log[:, 3] + log[:, 4]) * marks[entries.market[source]])[own])
+        self.note_moves(log[~slow], marks)
+        return log
+
+    def note_moves(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Post and record what moved into accounts."""
+        entries, entry = self.state.entries, log[:, 1].astype(np.int64)
+        post_moves(self.state, log, marks)
+        self.watch.touch(entries.account[entry])
+        units = log[:, 3] + log[:, 4]
+        np.add.at(self.notes["inflow"], entries.account[entry], units * marks[entries.market[entry]])
+        self.events.add_moves(log, marks)
+
+    def trade(self) -> int:
+        """Let investors trade: stops, sales to a leverage, purchases; return how many orders were filled."""
+        investors, state, filled = self.state.investors, self.state, 0
+        if investors is None:
+            return 0
+        steps: tuple[Any, ...] = (("stop_sale", investors.stops, 1.0), ("target_sale", investors.to_target, 1.0))
+        steps = steps if "reduction" in self.on else ()
+        bids = (("purchase_of_fallen", investors.purchases, -1.0),) if "purchase" in self.on else ()
+        for kind, orders, sign in (*steps, *bids):
+            sold = sign * orders(state)
+            cash = investors.fill(state, sold, state.marks_outside)
+            if kind == "purchase_of_fallen":
+                investors.pay(state, cash, state.marks_outside)
+            for name, rows in ((kind, sold > 0), (kind.replace("target_sale", "target_purchase"), sold < 0)):
+                trader, asset = investors.codes[investors.owner[rows]], investors.asset[rows]
+                self.events.add_orders(name, trader, asset, np.abs(sold[rows]), np.abs(cash[rows]), self.last_fall)
+            filled += int(np.count_nonzero(sold))
+        return filled
 
     def _shut(self, seats: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which accounts are on an exchange that stopped."""
@@ -598,9 +692,7 @@ class Play:
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Close contracts of margin accounts, sell deposits for what they owe; return the seat of every fill."""
-        tiers = self.state.terms.tiers
-        rates = (tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative)
-        log = _margin_sales.close_margin(which, health, self.state.board, rates, marks)
+        log = _margin_sales.close_margin(which, health, self.state.board, self.state.terms.rates, marks)
         seats = [self._note_fills(log, marks)]
         unfilled, pending = (log[log[:, 2] == kind] for kind in (_margin_sales.UNFILLED, _margin_sales.PENDING))
         if len(unfilled):

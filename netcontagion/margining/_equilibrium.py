@@ -14,6 +14,7 @@ from netcontagion.margining._answers import account_health
 from netcontagion.margining._closed import Book
 from netcontagion.margining._events import Events
 from netcontagion.margining._opening import open_state
+from netcontagion.margining._policies import by_policy, traders_who
 from netcontagion.margining._state import called
 from netcontagion.margining._supported import only_closes_out
 from netcontagion.network import is_ladder, rulebook
@@ -83,6 +84,9 @@ def check_isotone(net: ExposureNetwork, shock: Shock, on: frozenset[str]) -> Non
         wrong += [*_moving_debts(net, depth), *_moving_funds(net, depth)]
     if "liquidation" in on:
         wrong += _answers(net, shock, on)
+    wrong += _orders(net, on)
+    if shock.later:
+        wrong.append(f"a path of shocks needs rounds: {shock}")
     if wrong:
         message = "no equilibrium is computed where closing one account can save another (mode='sequential' runs it): "
         raise ContagionError(message + "; ".join(wrong))
@@ -147,15 +151,25 @@ def _answers(net: ExposureNetwork, shock: Shock, on: frozenset[str]) -> Iterator
     """Owners who can answer: all or nothing, so that a lower price may leave for one account what another needed."""
     size, account, book = len(net.labels("traders")), net.columns("accounts")["trader"], net.book
     owes = np.bincount(account[book.balance_account[book.borrowed > 0]], minlength=size) > 0
-    able = owes & (net.columns("traders")["policy"] != "passive") & ~shock.defaulted(net)
+    able = owes & by_policy(net, np.arange(size), "answers")[0] & ~shock.defaulted(net)
     wallet = net.columns("wallets")
     purse = np.bincount(wallet["trader"][wallet["units"] > 0], minlength=size) > 0
     several = np.bincount(account, minlength=size) > 1
-    for channel, means, what in (("top_up", purse, "a wallet"), ("withdrawal", several, "several accounts")):
+    means_of = {"top_up": (purse, "a wallet"), "withdrawal": (several, "several accounts")}
+    means_of["reduction"] = means_of["withdrawal"]
+    for channel, (means, what) in means_of.items():
         who = np.flatnonzero(able & means)
         if channel in on and len(who):
             label, more = net.labels("traders")[who[0]], f" and {len(who) - 1} more" if len(who) > 1 else ""
             yield f"channel {channel!r}: trader {label!r}{more} answers calls out of {what}; leave it out of channels"
+
+
+def _orders(net: ExposureNetwork, on: frozenset[str]) -> Iterator[str]:
+    """Owners who trade without a call: what they buy can save an account."""
+    who = traders_who(net, "orders")
+    if len(who) and on & {"reduction", "purchase"}:
+        name = net.columns("traders")["policy"][who[0]]
+        yield f"traders, {net.labels('traders')[who[0]]!r}: policy {name!r} trades without a call"
 
 
 # the two ends -------------------------------------------------------------------------------------------------------

@@ -35,6 +35,11 @@ TYPES = (
     "contract_sale",
     "contract_purchase",
     "charge",
+    "request",
+    "stop_sale",
+    "target_sale",
+    "target_purchase",
+    "purchase_of_fallen",
     "offset",
     "takeover",
     "deficit",
@@ -133,6 +138,10 @@ class Events:
             self.counts[kind] = self.counts.get(kind, 0) + size
         return first
 
+    def add_strike(self) -> int:
+        """Record a later shock; return its id."""
+        return self._add("shock", 1, _layer, {"parent": 0})
+
     def add_calls(self, who: NDArray[np.int64], health: NDArray[np.float64], parent: NDArray[np.int64]) -> None:
         """Record first margin calls of seats, or of places (-1 - place); ``quantity`` is the health."""
         first = self._add("call", len(who), _calls, who, health, parent)
@@ -145,6 +154,28 @@ class Events:
         """Record what moved into called accounts, from wallets and from own accounts."""
         for kind, rows in (("top_up", log[:, 2] < 0), ("withdrawal", log[:, 2] >= 0)):
             self._add(kind, int(rows.sum()), _moves, log[rows], marks)
+
+    def add_requests(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Record withdrawals that are on their way."""
+        self._add("request", len(log), _requests, log, marks)
+
+    def add_orders(
+        self,
+        kind: str,
+        trader: NDArray[np.int64],
+        asset: NDArray[np.int64],
+        units: NDArray[np.float64],
+        cash: NDArray[np.float64],
+        last_fall: NDArray[np.int64],
+    ) -> None:
+        """Record what traders traded without a call; note sales in ``last_fall``."""
+        sale = kind.endswith("sale")
+        ends = {"debit": _MARKET, "credit": trader} if sale else {"debit": trader, "credit": _MARKET}
+        columns = {"asset": asset, "quantity": units, "cash": cash, **ends, "parent": last_fall[asset].copy()}
+        first = self._add(kind, len(trader), _layer, columns)
+        self.sums["sold" if sale else "bought"] += float(cash.sum())
+        if sale:
+            last_fall[asset] = np.arange(first, first + len(trader))
 
     def add_pairs(self, log: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
         """Record liquidations at a fixed spread with their sale and purchase; note the sales in ``last_fall``."""
@@ -163,7 +194,7 @@ class Events:
         """Record sales and purchases of whole accounts, and what they repaid; note the sales in ``last_fall``."""
         for kind, rows, total in (("sale", fills[:, 2] == 0, "sold"), ("purchase", fills[:, 2] == 1, "bought")):
             log = fills[rows]
-            first = self._add(kind, len(log), _fills, log, kind)
+            first = self._add(kind, len(log), _fills, log, kind, log[:, 0].astype(np.int64))
             self.sums[total] += float(log[:, 4].sum())
             if kind == "sale":
                 book = self.state.markets.book[self.state.entries.market[log[:, 1].astype(np.int64)]]
@@ -197,8 +228,14 @@ class Events:
                 found[-1 - who[bare]] = chunk.first + bare
         return found
 
-    def add_margin_fills(self, log: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
-        """Record what margin accounts traded, by kind, and what they were charged; note sales in ``last_fall``."""
+    def add_margin_fills(
+        self, log: NDArray[np.float64], last_fall: NDArray[np.int64], cause: NDArray[np.int64] | None = None
+    ) -> None:
+        """Record what accounts traded, by kind, and what they were charged; note sales in ``last_fall``.
+
+        ``cause`` is the called account that each row was traded for, by default its own.
+        """
+        cause = log[:, 0].astype(np.int64) if cause is None else cause
         state = self.state
         totals = {"sale": "sold", "purchase": "bought", "contract_sale": "sold", "contract_purchase": "bought"}
         for code, kind in enumerate(_MARGIN_FILLS):
@@ -207,7 +244,7 @@ class Events:
             if kind == "takeover":
                 self._add(kind, len(rows), _takeovers, rows, "positions" if code == TAKEN_CONTRACT else "entries")
                 continue
-            first = self._add(kind, len(rows), _fills, rows, kind)
+            first = self._add(kind, len(rows), _fills, rows, kind, cause[log[:, 2] == code])
             if kind in totals:
                 self.sums[totals[kind]] += float(rows[:, 4].sum())
             if totals.get(kind) == "sold":
@@ -428,6 +465,13 @@ def _moves(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events)
     return found | {"debit": trader, "credit": trader, "parent": events.call_of[seat]}
 
 
+def _requests(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    seat, entry = _ends_of(log, 2)
+    units, trader = log[:, 3] + log[:, 4], _trader(events, seat)
+    found = _place(events, seat, entry) | {"quantity": units, "cash": units * marks[events.state.entries.market[entry]]}
+    return found | {"debit": trader, "credit": trader, "parent": events.call_of[seat]}
+
+
 def _liquidations(log: NDArray[np.float64], events: Events) -> dict[str, Any]:
     seat, entry = _ends_of(log, 2)
     place = _place(events, seat, entry)
@@ -447,10 +491,10 @@ def _purchases(log: NDArray[np.float64], rows: NDArray[np.bool_], first: int, ev
     return found | {"debit": _LIQUIDATORS, "credit": _MARKET, "parent": first + np.flatnonzero(rows)}
 
 
-def _fills(log: NDArray[np.float64], kind: str, events: Events) -> dict[str, Any]:
+def _fills(log: NDArray[np.float64], kind: str, cause: NDArray[np.int64], events: Events) -> dict[str, Any]:
     place = _place(events, *_ends_of(log), "positions" if kind.startswith("contract") else "entries")
     bank, sale = _bank(events, place), kind.endswith("sale")
-    found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[log[:, 0].astype(np.int64)]}
+    found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": events.call_of[cause]}
     if kind in ("charge", "offset"):
         return found | {"debit": bank, "credit": _trader(events, log[:, 0].astype(np.int64))}
     return found | {"debit": _MARKET if sale else bank, "credit": bank if sale else _MARKET}

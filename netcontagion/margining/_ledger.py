@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion._arrays import group_sum
-from netcontagion.margining._state import CHANNELS, COUNTERPARTY, IMPACT, Whole, bearer_labels
+from netcontagion.margining._state import CHANNELS, COUNTERPARTY, IMPACT, SHOCK, Whole, bearer_labels
 from netcontagion.margining._valuation import coins, notional, paid, worth
 from netcontagion.margining._wealth import (
     cash_of_all,
@@ -66,6 +66,9 @@ def add_up(state: Whole, clearing: ClearingResult | None) -> NDArray[np.float64]
     losses: NDArray[np.float64] = state.ledger.loss.copy()
     final = unit_value(state, state.marks(), state.asset_prices())
     losses[IMPACT] += state.opening["unit_value"] - final + state.ledger.flow
+    for taken in state.taken:
+        losses[SHOCK] += taken.wealth
+        losses[IMPACT] -= taken.value
     if clearing is not None:
         values = clearing.values
         unpaid = clearing.liabilities - clearing.payment_matrix()
@@ -94,7 +97,8 @@ def laws_of(
     gross = float(np.abs(opening["unit_value"]).sum() + np.abs(money_held(state)).sum())
     scale = max(gross, _gross_value(state), float(np.abs(losses).sum()), float(np.abs(state.ledger.flow).sum()), 1e-300)
     cash = cash_of_all(state) - opening["cash"]
-    moved = np.abs(units_by_asset(state) - opening["units"])
+    gone = sum((taken.units for taken in state.taken), start=np.zeros(len(opening["units"])))
+    moved = np.abs(units_by_asset(state) + gone - opening["units"])
     sizes = np.maximum(_gross_units(state), 1e-300)
     fell = wealth(state, marks, prices)
     own = opening["wealth"] - fell
@@ -112,7 +116,7 @@ def laws_of(
 
 
 def _value_lost(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.float64]) -> float:
-    """Units times the fall in their price where they lie, what the shock removed, and gains of moving between marks."""
+    """Units times the fall in their price where they lie, what shocks removed, and gains of moving between marks."""
     markets = state.markets
     after = np.concatenate([worth(markets, marks), prices])
     before = np.concatenate([worth(markets, state.opening["marks"]), state.opening["prices"]])
@@ -120,9 +124,9 @@ def _value_lost(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.flo
     fall = float(units @ (before - after))
     moved = float((units - units_by_location(state)) @ after)
     shocked = state.opening["wealth"] - state.opening["after_shock"]
-    base = np.concatenate([worth(markets, state.opening_marks()), state.asset_base])
-    removed = float(shocked.sum()) - float(units @ (before - base))
-    return fall + moved + removed
+    removed = float(shocked.sum()) - float(units @ (before - state.opening["base"]))
+    later = sum(float((taken.wealth - taken.value).sum()) for taken in state.taken)
+    return fall + moved + removed + later
 
 
 def _gross_value(state: Whole) -> float:

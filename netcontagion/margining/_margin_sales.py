@@ -51,7 +51,13 @@ __all__ = [
     "SALE",
     "UNFILLED",
     "close_at",
+    "close_contract",
     "close_margin",
+    "freed_by_contract",
+    "freed_by_debt",
+    "is_taken",
+    "largest",
+    "repay_from",
     "settle_up",
     "spend",
 ]
@@ -167,20 +173,20 @@ def _close_positions(
     log = with_room(log, logged, account.last_position - account.first_position)
     for p in range(account.first_position, account.last_position):
         units = board.positions[p].quantity * share
-        if _is_taken(units, board.positions[p].market, board):
-            closed += _close(k, p, units, board, marks, logged, log)
+        if is_taken(units, board.positions[p].market, board):
+            closed += close_contract(k, p, units, board, marks, logged, log)
             logged += 1
     return logged, log, closed
 
 
 @kernel
-def _is_taken(units: float, m: int, board: Board) -> bool:
+def is_taken(units: float, m: int, board: Board) -> bool:
     """Whether the book of a market takes more than a trace of an order."""
     return bool(abs(taken(units, board.books[board.markets[m].book], board.levels)) > LITTLE * abs(units))
 
 
 @kernel
-def _close(
+def close_contract(
     k: int, p: int, units: float, board: Board, marks: NDArray[np.float64], at: int, log: NDArray[np.float64]
 ) -> float:
     """Close units of a position (signed as its quantity), as far as the book takes them, and settle.
@@ -281,7 +287,7 @@ def _close_within(
         price[p - first] = unit - worth * part / position.quantity
         filled = _within(units, price[p - first], position.market, board, marks)
         if filled != 0.0:
-            closed += _close(k, p, filled, board, marks, logged, log)
+            closed += close_contract(k, p, filled, board, marks, logged, log)
             logged += 1
         left[p - first] = units - filled
         closed += abs((units - filled) * unit)
@@ -348,7 +354,7 @@ def spend(
         used += max(_lacking(high * units, worst, m, board, marks), 0.0)
         left[place] = order - high * units
         if high * units != 0.0:
-            _close(k, p, high * units, board, marks, logged, log)
+            close_contract(k, p, high * units, board, marks, logged, log)
             logged += 1
     return log[:logged], left, used
 
@@ -439,28 +445,28 @@ def _reduce(
             p = _next_position(account, board, tiers, marks)
         if p >= 0:
             held = board.positions[p].quantity
-            freed = _freed_by_contract(account, p, target, board, tiers, marks)
+            freed = freed_by_contract(account, p, target, board, tiers, marks)
             units = held if missing >= freed * abs(held) * (1.0 - SLACK) else np.sign(held) * missing / freed
-            if not _is_taken(units, board.positions[p].market, board):
+            if not is_taken(units, board.positions[p].market, board):
                 break
-            closed += _close(k, p, units, board, marks, logged, log)
+            closed += close_contract(k, p, units, board, marks, logged, log)
             logged += 1
             continue
         if d < 0 or not (board.entries[d].borrowed > 0.0 and board.entries[c].deposited > 0.0):
-            d, c = _largest(account, board, marks)
+            d, c = largest(account, board, marks)
         if d < 0 or c < 0:
             break
-        freed = _freed_by_debt(d, c, target, board, marks)
+        freed = freed_by_debt(d, c, target, board, marks)
         units = board.entries[d].borrowed
         units = units if missing >= freed * units * (1.0 - SLACK) else missing / freed
-        before, logged = logged, _repay_from(k, d, c, units, board, marks, logged, log)
+        before, logged = logged, repay_from(k, d, c, units, board, marks, logged, log)
         if logged == before:
             break
     return logged, log, closed
 
 
 @kernel
-def _freed_by_contract(account: Row, p: int, target: float, board: Board, tiers: Tiers, marks: Floats) -> float:
+def freed_by_contract(account: Row, p: int, target: float, board: Board, tiers: Tiers, marks: Floats) -> float:
     """Weigh what closing the next unit of a position takes off target x margin - equity [num]; below 0: it adds."""
     position = board.positions[p]
     m, side = position.market, np.sign(position.quantity)
@@ -485,7 +491,7 @@ def _freed_by_contract(account: Row, p: int, target: float, board: Board, tiers:
 
 
 @kernel
-def _freed_by_debt(d: int, c: int, target: float, board: Board, marks: Floats) -> float:
+def freed_by_debt(d: int, c: int, target: float, board: Board, marks: Floats) -> float:
     """Weigh what repaying the next unit of a debt from a deposit takes off target x margin - equity [num]."""
     debt, deposit = board.entries[d], board.entries[c]
     market_d, market_c = board.markets[debt.market], board.markets[deposit.market]
@@ -531,17 +537,17 @@ def _repay(
     account = board.accounts[k]
     log = with_room(log, logged, 4 * (account.last - account.first))
     for _ in range(2 * (account.last - account.first)):
-        d, c = _largest(account, board, marks)
+        d, c = largest(account, board, marks)
         if d < 0 or c < 0:
             break
-        before, logged = logged, _repay_from(k, d, c, board.entries[d].borrowed, board, marks, logged, log)
+        before, logged = logged, repay_from(k, d, c, board.entries[d].borrowed, board, marks, logged, log)
         if logged == before:
             break
     return logged, log
 
 
 @kernel
-def _repay_from(
+def repay_from(
     k: int, d: int, c: int, wanted: float, board: Board, marks: NDArray[np.float64], at: int, log: NDArray[np.float64]
 ) -> int:
     """Repay units of a debt from a deposit, as far as it and the books go; return the log's end.
@@ -584,7 +590,7 @@ def _repay_from(
 
 
 @kernel
-def _largest(account: Row, board: Board, marks: NDArray[np.float64]) -> tuple[int, int]:
+def largest(account: Row, board: Board, marks: NDArray[np.float64]) -> tuple[int, int]:
     """Entries of the largest debt, and of the deposit to repay it from: its own asset first, then the largest."""
     d, c, most, best = -1, -1, 0.0, 0.0
     for e in range(account.first, account.last):

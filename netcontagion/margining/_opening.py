@@ -151,7 +151,8 @@ def _bonus(net: ExposureNetwork) -> NDArray[np.float64]:
 
 
 def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
-    books = [rulebook(name) for name in net.columns("exchanges")["rulebook"]]
+    exchange = net.columns("exchanges")
+    books = [rulebook(name) for name in exchange["rulebook"]]
     funds = [
         next((layer for layer in book.deficit_rule.layers if layer.name == "insurance_fund"), None) for book in books
     ]
@@ -197,6 +198,8 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         order=([_ORDERS[book.amount_rule.order] for book in books], np.uint8),
         at_bankruptcy=([book.price == "bankruptcy" for book in books], np.uint8),
         fee=([book.price_rule.fee for book in books], float),
+        closed=(exchange["withdraw_status"] == "closed", np.uint8),
+        gated=((exchange["withdraw_delay"] > 0) | ~np.isnan(exchange["withdraw_cap"]), np.uint8),
         deleverages=(["auto_deleveraging" in book.layers for book in books], np.uint8),
         to_vault=([book.inventory == "vault" for book in books], np.uint8),
         at_mark=([book.price == "mark" for book in books], np.uint8),

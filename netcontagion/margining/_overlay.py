@@ -15,6 +15,7 @@ from netcontagion._arrays import group_sum
 from netcontagion._compile import kernel
 from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
+from netcontagion.margining._policies import by_policy
 from netcontagion.margining._posting import spans
 from netcontagion.margining._state import MUTUALISATION, longer, records
 from netcontagion.margining._valuation import LENDING
@@ -57,6 +58,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
         "deposited": float,
         "borrowed": float,
         "threshold": float,
+        "coming": float,
     },
     "positions": {"account": np.int32, "market": np.int32, "quantity": float, "entry": float, "largest": float},
     "traders": {
@@ -66,6 +68,11 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
         "last_wallet": np.int64,
         "top_up": np.uint8,
         "withdraw": np.uint8,
+        "reduce": np.uint8,
+        "target": float,
+        "keep": float,
+        "lag": np.int64,
+        "probability": float,
     },
     "wallets": {"trader": np.int32, "asset": np.int32, "units": float},
 }
@@ -242,12 +249,12 @@ class Overlay:
         place = index.peer_place[rows]
         return np.concatenate([np.sort(accounts[~several]), index.peer_account[rows]]), place[place >= 0]
 
-    def seat(self, board: Board, accounts: NDArray[np.int64]) -> Board:
-        """Return the board with seats for accounts that have none; ``accounts`` are whole traders, one by one."""
+    def seat(self, board: Board, accounts: NDArray[np.int64], idle: NDArray[np.int64]) -> Board:
+        """Return the board with seats for accounts, whole traders one by one, and for idle traders: they have none."""
         table, start = self.net.columns("accounts"), self.index.start
         owner = table["trader"][accounts]
         opens = np.diff(owner, prepend=-1) != 0
-        owners, trader = owner[opens], np.cumsum(opens) - 1
+        owners, trader = np.concatenate([owner[opens], idle]), np.cumsum(opens) - 1
         wallets, purse = self._purses(owners)
         several = np.bincount(trader, minlength=len(owners)) > 1
         answers = self._answers(owners, several | (np.bincount(purse, minlength=len(owners)) > 0))
@@ -299,8 +306,7 @@ class Overlay:
             "traders": {
                 **_ends("", trader, len(owners), begin["accounts"]),
                 **_ends("_wallet", purse, len(owners), begin["wallets"]),
-                "top_up": answers & ("top_up" in self.switches),
-                "withdraw": answers & ("withdrawal" in self.switches),
+                **self._manners(owners, answers),
             },
             "wallets": {"trader": purse + begin["traders"], **wallets},
         }
@@ -370,9 +376,20 @@ class Overlay:
 
     def _answers(self, owners: NDArray[Any], able: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the traders that have the means respond to a call."""
-        found = able.copy()
-        found[able] = self.net.columns("traders")["policy"][owners[able]] != "passive"
-        return np.asarray(found & ~self.defaulted[owners])
+        found = able & ~self.defaulted[owners]
+        found[found] = by_policy(self.net, owners[found], "answers")[0]
+        return np.asarray(found)
+
+    def _manners(self, owners: NDArray[Any], answers: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """How traders answer a call: the steps they take, and the healths they aim at."""
+        steps = {"top_up": "top_up", "withdraw": "withdrawal", "reduce": "reduction"}
+        found: dict[str, NDArray[Any]] = {name: np.zeros(len(owners), dtype=bool) for name in steps}
+        found |= {name: np.zeros(len(owners)) for name in ("target", "keep", "lag", "probability")}
+        keys = (*steps, "target_health", "withdrawal_health", "lag", "probability")
+        read = by_policy(self.net, owners[answers], *keys)
+        for (name, column), values in zip(found.items(), read, strict=True):
+            column[answers] = values & (steps[name] in self.switches) if name in steps else values
+        return found
 
     def _balances(self, accounts: NDArray[np.int64]) -> Balances:
         book, start = self.net.book, self.index.start

@@ -30,13 +30,13 @@ def spans(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np
 def post_moves(state: Live, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
     """Post the log of ``respond``: what moves between marks gains or loses on the way."""
     entries, wallets, ledger = state.entries, state.wallets, state.ledger
-    account, target, source = (log[:, column].astype(np.int64) for column in range(3))
+    target, source = (log[:, column].astype(np.int64) for column in (1, 2))
     outside, units = source < 0, log[:, 3] + log[:, 4]
     price_from = np.empty(len(log))
     price_from[outside] = state.marks_outside[wallets.asset[-1 - source[outside]]]
     price_from[~outside] = marks[entries.market[source[~outside]]]
     gain = units * (marks[entries.market[target]] - price_from)
-    trader = state.accounts.trader[account]
+    trader = state.accounts.trader[entries.account[target]]
     np.subtract.at(ledger.loss[EXECUTION], trader, gain)
     np.add.at(ledger.flow, trader, gain)
 

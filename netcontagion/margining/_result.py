@@ -397,7 +397,8 @@ def close(play: Play, ending: Ending[int], *, seed: int | None, mode: str = "seq
     """Freeze the result; what was lost, and by whom, is added up when somebody asks."""
     play.finish()
     state = play.state
-    moved = state.net.labels("assets")[state.shock.price_factors(state.net) != 1]
+    factors = [strike.price_factors(state.net) for _, strike in state.shock.strikes]
+    moved = state.net.labels("assets")[(np.stack(factors) != 1).any(axis=0)]
     facts = {
         "shock": str(state.shock),
         "assets_moved": tuple(moved.tolist()),
@@ -442,5 +443,6 @@ def _assumptions(play: Play) -> tuple[str, ...]:
         found.append(f"no backstop vault at {', '.join(map(str, state.net.labels('exchanges')[bare]))}: sold instead")
     if np.isinf(state.rules.capital).all():
         found.append("liquidators have all the capital they need")
-    found.append("exchanges pay out deposits in kind without limit")
+    free = "" if state.rules.closed.any() or state.rules.gated.any() else " without limit"
+    found.append(f"exchanges pay out deposits in kind{free}")
     return tuple(found)

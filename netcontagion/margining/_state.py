@@ -18,6 +18,7 @@ from netcontagion.network import HEALTH_TOL, rulebook
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from netcontagion.margining._investors import Investors
     from netcontagion.margining._overlay import Overlay
     from netcontagion.margining._quotes import Quotes
     from netcontagion.margining._valuation import Terms
@@ -43,7 +44,9 @@ __all__ = [
     "Row",
     "Rules",
     "State",
+    "Taken",
     "Traders",
+    "Transit",
     "Wallets",
     "Whole",
     "bearer_labels",
@@ -168,17 +171,22 @@ class Positions(Table, Protocol):
 
 
 class Entries(Table, Protocol):
-    """Balances by account and market [units], with those that a top-up may open."""
+    """Balances by account and market [units], with those that a top-up may open; ``coming`` is in transit to them."""
 
     account: Ints
     market: Ints
     deposited: Floats
     borrowed: Floats
     threshold: Floats
+    coming: Floats
 
 
 class Traders(Table, Protocol):
-    """How traders answer; trader i has ``accounts.of_trader[first[i]:last[i]]`` and wallets likewise."""
+    """How traders answer; trader i has ``accounts.of_trader[first[i]:last[i]]`` and wallets likewise.
+
+    ``target`` is the health that called accounts are brought to, ``keep`` the one that others are drawn down to;
+    ``lag`` the rounds between call and answer, ``probability`` that there is one.
+    """
 
     first: Ints
     last: Ints
@@ -186,6 +194,11 @@ class Traders(Table, Protocol):
     last_wallet: Ints
     top_up: Ints
     withdraw: Ints
+    reduce: Ints
+    target: Floats
+    keep: Floats
+    lag: Ints
+    probability: Floats
 
 
 class Wallets(Table, Protocol):
@@ -199,6 +212,7 @@ class Wallets(Table, Protocol):
 class Rules(Table, Protocol):
     """The rulebook of each exchange as numbers, and what is left in this round of its limits.
 
+    Withdrawals are ``closed``, or ``gated`` by a delay or a cap.
     ``left`` is the money that buyers still have, ``room`` the debt that may still go into liquidation, ``wanted`` what
     the exchange would still take in for its inventory, ``fund_left`` what its insurance fund may still bear [num];
     ``vault`` is the seat of its backstop account (-1: none).
@@ -239,6 +253,8 @@ class Rules(Table, Protocol):
     order: Ints
     at_bankruptcy: Ints
     fee: Floats
+    closed: Ints
+    gated: Ints
     deleverages: Ints
     to_vault: Ints
     at_mark: Ints
@@ -485,16 +501,47 @@ class State:
         return np.where(np.abs(part) > FADED, part, 0.0)
 
 
+class Taken(NamedTuple):
+    """What a later shock took: wealth of every bearer [num], the value of their units in it [num], units by asset."""
+
+    wealth: NDArray[np.float64]
+    value: NDArray[np.float64]
+    units: NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class Transit:
+    """Withdrawals on their way, in the order of their requests.
+
+    Each has the entry it goes to and the one it comes from, units, and the round it is due.
+    """
+
+    target: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    units: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    due: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
 @dataclass(eq=False)
 class Live(State):
     """The state while a run goes on: only accounts that can act have a row, a seat; the overlay opens them.
 
-    ``lots`` is what exchanges took over and have not sold, ``auctions`` the terms of their auctions.
+    ``lots`` is what exchanges took over and have not sold, ``auctions`` the terms of their auctions. ``transit`` holds
+    withdrawals on their way, ``investors`` the holdings of those who trade without being called.
     """
 
     overlay: Overlay
     lots: Lots
     auctions: Any
+    struck_assets: NDArray[np.float64] | None = None  # external assets after a later shock
+    taken: list[Taken] = field(default_factory=list)
+    transit: Transit = field(default_factory=Transit)
+    investors: Investors | None = None
+
+    @property
+    def external_assets(self) -> NDArray[np.float64]:
+        """External assets of every trader now [num]."""
+        return self.shock.external_assets(self.net) if self.struck_assets is None else self.struck_assets
 
 
 @dataclass(eq=False)
@@ -503,6 +550,8 @@ class Whole(State):
 
     holdings: tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
     external_assets: NDArray[np.float64]
+    transit: tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
+    taken: list[Taken] = field(default_factory=list)
     opening: dict[str, Any] = field(default_factory=dict)
 
     def account_equity(self, marks: NDArray[np.float64]) -> NDArray[np.float64]:

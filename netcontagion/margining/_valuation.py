@@ -89,6 +89,12 @@ class Terms:
         """Read the terms of a network."""
         return cls(markets, net.book.tiers, net.book.scenarios.factors)
 
+    @property
+    def rates(self) -> tuple[NDArray[Any], ...]:
+        """Tiers as arrays for kernels: first row and count by contract, then floor, rate and cumulative amount."""
+        tiers = self.tiers
+        return tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative
+
     def margin(self, positions: Positions, marks: Floats) -> Floats:
         """Maintenance margin of each position by the tiers of its contract [num]."""
         market = positions.market.astype(np.int64)

@@ -51,6 +51,7 @@ def units_by_location(state: Whole) -> NDArray[np.float64]:
     n_markets, n_assets = len(state.markets.shocked), len(state.asset_base)
     inside = group_sum(state.entries.market, state.entries.deposited - state.entries.borrowed, n_markets)
     inside = inside + _own_units(state) + _contract_units(state, n_markets)
+    inside = inside + group_sum(state.transit[1], state.transit[2], n_markets)
     outside = group_sum(state.wallets.asset, state.wallets.units, n_assets)
     outside = outside + group_sum(state.holdings[1], state.holdings[2], n_assets)
     kept = state.fund_asset >= 0
@@ -95,6 +96,8 @@ def unit_value(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.floa
     owned[:n_traders] += group_sum(state.wallets.trader, state.wallets.units * prices[state.wallets.asset], n_traders)
     trader, asset, units = state.holdings
     owned[:n_traders] += group_sum(trader, units * prices[asset], n_traders)
+    trader, market, units = state.transit
+    owned[:n_traders] += group_sum(trader, units * marks[market], n_traders)
     fund_price = np.where(state.fund_asset < 0, 0.0, np.append(prices, 0.0)[state.fund_asset])
     own = group_sum(state.markets.exchange, _own_units(state) * marks, n_exchanges)
     owned[n_traders : n_traders + n_exchanges] = state.fund_units * fund_price + own

@@ -8,27 +8,46 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._opening import empty_ledger
-from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Reserves, Whole, bearers, records
+from netcontagion.margining._overlay import empty_tables
+from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Reserves, Whole, bearers, longer, records
 from netcontagion.margining._strokes import apply_strokes
+from netcontagion.margining._valuation import worth
 from netcontagion.margining._wealth import cash_of_all, unit_value, units_by_asset, units_by_location, wealth
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from numpy.typing import NDArray
 
     from netcontagion.margining._overlay import Overlay
-    from netcontagion.margining._state import Accounts, Entries, Live, Positions, Traders, Wallets
-    from netcontagion.network import ExposureNetwork
+    from netcontagion.margining._state import Accounts, Entries, Live, Positions, Wallets
 
-__all__ = ["final_state", "open_whole"]
+__all__ = ["current_state", "final_state", "open_whole"]
 
 
 def final_state(live: Live) -> Whole:
-    """Return what everybody has at the end of a run: as opened, with what happened to those who were called."""
+    """Return what everybody has at the end of a run, with what the opening looked like."""
     whole = open_whole(live)
+    whole.taken = live.taken
+    _write(whole, live)
+    return whole
+
+
+def current_state(live: Live) -> Whole:
+    """Return what everybody has now."""
+    whole = _laid_out(live)
+    _write(whole, live)
+    return whole
+
+
+def _write(whole: Whole, live: Live) -> None:
+    """Write into the opening what happened since."""
     overlay, n_traders = live.overlay, whole.n_traders
     whole.books[:] = live.books
+    whole.markets["shocked"], whole.asset_base[:] = live.markets.shocked, live.asset_base
+    whole.external_assets = live.external_assets
+    whole.wallets["units"][overlay.defaulted[whole.wallets.trader]] = 0.0
+    whole.transit = _in_transit(live)
+    if live.investors is not None:
+        whole.holdings = live.investors.holdings_of_all(live)
     whole.fund_units[:], whole.equity[:] = live.fund_units, live.equity
     whole.marks_outside, whole.reserves = live.marks_outside, live.reserves
     apply_strokes(whole, overlay)
@@ -39,8 +58,8 @@ def final_state(live: Live) -> Whole:
         for column in columns:
             theirs[column][rows] = ours[column]
     purse = live.wallets[: overlay.used["wallets"]]
-    place = np.arange(len(purse)) - live.traders.first_wallet[purse.trader]
-    whole.wallets["units"][whole.traders.first_wallet[overlay.owner[purse.trader]] + place] = purse.units
+    keys = whole.wallets.trader.astype(np.int64) * len(whole.asset_base) + whole.wallets.asset
+    whole.wallets["units"][np.searchsorted(keys, _purse_keys(live, purse))] = purse.units
     mine, seats = live.ledger, slice(len(overlay.traders))
     for into, out in ((whole.ledger.loss, mine.loss), (whole.ledger.flow, mine.flow), (whole.ledger.cash, mine.cash)):
         into[..., overlay.traders] += out[..., seats]
@@ -48,7 +67,12 @@ def final_state(live: Live) -> Whole:
     theirs_alone = ("loss", "flow", "cash")
     common = {name: values for name, values in mine._asdict().items() if name not in theirs_alone}
     whole.board = whole.board._replace(ledger=whole.ledger._replace(**common))
-    return whole
+
+
+def _in_transit(live: Live) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """Trader, market of origin and units of all withdrawals on their way."""
+    source = live.entries[live.transit.source]
+    return live.overlay.owner[live.accounts.trader[source.account]], source.market, live.transit.units
 
 
 def _cut_cold(whole: Whole, overlay: Overlay) -> None:
@@ -73,12 +97,18 @@ def _rows_of_seats(whole: Any, seats: Any, overlay: Overlay, n_markets: int) -> 
 
 
 def open_whole(live: Live) -> Whole:
-    """Lay out the state right after the shock for the whole network."""
-    net, shock, overlay = live.net, live.shock, live.overlay
-    prices, exchange, defaulted = overlay.prices, net.columns("exchanges"), overlay.defaulted
-    markets, books = live.markets, live.books.copy()
+    """Lay out the state right after the first shock for the whole network, and remember what it looked like."""
+    whole = _laid_out(live)
+    _remember(whole)
+    return whole
+
+
+def _laid_out(live: Live) -> Whole:
+    net, shock = live.net, live.shock
+    exchange, factor = net.columns("exchanges"), shock.price_factors(net)
+    prices, markets, books = net.columns("assets")["price"] * factor, live.markets.copy(), live.books.copy()
+    markets["shocked"] = net.book.market_mark * factor[markets.asset]
     books["sold"] = books["passing"] = 0.0
-    wallets = _wallets(net, defaulted, prices)
     entries, positions = _entries(live), _positions(live)
     holding = net.columns("holdings")
     board = Board(
@@ -88,12 +118,12 @@ def open_whole(live: Live) -> Whole:
         levels=live.levels,
         entries=entries,
         positions=positions,
-        traders=_traders(net, wallets, defaulted, overlay.switches),
-        wallets=wallets,
+        traders=longer(empty_tables()["traders"], len(net.labels("traders")))[: len(net.labels("traders"))],
+        wallets=_wallets(live, shock.defaulted(net)),
         rules=live.rules,
         ledger=empty_ledger(net, len(net.nodes) + len(bearers(net))),
     )
-    whole = Whole(
+    return Whole(
         net=net,
         shock=shock,
         board=board,
@@ -109,9 +139,8 @@ def open_whole(live: Live) -> Whole:
         equity=np.array(exchange["equity"]),
         marks_outside=prices,
         quotes=live.quotes,
+        transit=(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)),
     )
-    _remember(whole)
-    return whole
 
 
 def _accounts(live: Live, entries: Entries, positions: Positions) -> Accounts:
@@ -137,33 +166,22 @@ def _accounts(live: Live, entries: Entries, positions: Positions) -> Accounts:
     return found
 
 
-def _traders(
-    net: ExposureNetwork, wallets: Wallets, defaulted: NDArray[np.bool_], switches: Collection[str]
-) -> Traders:
-    active = (net.columns("traders")["policy"] != "passive") & ~defaulted
-    ends = np.arange(len(active) + 1)
-    accounts = np.searchsorted(np.sort(net.columns("accounts")["trader"]), ends)
-    purse = np.searchsorted(wallets.trader, ends)
-    found: Traders = records(
-        first=(accounts[:-1], np.int64),
-        last=(accounts[1:], np.int64),
-        first_wallet=(purse[:-1], np.int64),
-        last_wallet=(purse[1:], np.int64),
-        top_up=(active & ("top_up" in switches), np.uint8),
-        withdraw=(active & ("withdrawal" in switches), np.uint8),
-    )
+def _wallets(live: Live, defaulted: NDArray[np.bool_]) -> Wallets:
+    """Wallets of the network, and empty ones where seats have a row more, by trader and asset."""
+    table, purse = live.net.columns("wallets"), live.wallets[: live.overlay.used["wallets"]]
+    n_assets = len(live.asset_base)
+    key = table["trader"].astype(np.int64) * n_assets + table["asset"]
+    keys, row = np.unique(np.concatenate([key, _purse_keys(live, purse)]), return_index=True)
+    units = np.where(defaulted[table["trader"]], 0.0, table["units"])
+    trader, asset = np.divmod(keys, max(n_assets, 1))
+    held = np.append(units, np.zeros(len(purse)))[row]
+    found: Wallets = records(trader=(trader, np.int32), asset=(asset, np.int32), units=(held, float))
     return found
 
 
-def _wallets(net: ExposureNetwork, defaulted: NDArray[np.bool_], price: NDArray[np.float64]) -> Wallets:
-    table = net.columns("wallets")
-    value = table["units"] * price[table["asset"]]
-    is_money = net.labels("assets")[table["asset"]] == net.numeraire if len(table["asset"]) else np.zeros(0, bool)
-    order = np.lexsort((table["asset"], -value, ~np.asarray(is_money, dtype=bool), table["trader"]))
-    trader = table["trader"][order]
-    units = np.where(defaulted[trader], 0.0, table["units"][order])
-    found: Wallets = records(trader=(trader, np.int32), asset=(table["asset"][order], np.int32), units=(units, float))
-    return found
+def _purse_keys(live: Live, purse: Any) -> NDArray[np.int64]:
+    """Trader and asset of wallets of seats as one number."""
+    return np.asarray(live.overlay.owner[purse.trader] * len(live.asset_base) + purse.asset)
 
 
 def _entries(live: Live) -> Entries:
@@ -217,6 +235,7 @@ def _remember(state: Whole) -> None:
         "after_shock": wealth(state, marks, prices),
         "unit_value": unit_value(state, marks, prices),
         "by_location": units_by_location(state),
+        "base": np.concatenate([worth(state.markets, marks), prices]),
         "marks": book.market_mark,
         "prices": net.columns("assets")["price"],
     }

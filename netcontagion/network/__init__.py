@@ -10,6 +10,7 @@ from netcontagion.network._ladder import Ladder, is_ladder, read_ladder, write_l
 from netcontagion.network._margin import HEALTH_TOL, Book, Tiers
 from netcontagion.network._merge import merge
 from netcontagion.network._network import ExposureNetwork, LabelledMatrix
+from netcontagion.network._policies import Policy, policies, policy
 from netcontagion.network._rule_fields import (
     LAYERS,
     Amount,
@@ -46,6 +47,7 @@ __all__ = [
     "Ladder",
     "Layer",
     "Leg",
+    "Policy",
     "Price",
     "Rulebook",
     "Shock",
@@ -62,6 +64,8 @@ __all__ = [
     "market_presets",
     "merge",
     "money",
+    "policies",
+    "policy",
     "preset_table",
     "read_columns",
     "read_ladder",

@@ -13,6 +13,7 @@ from netcontagion.network._checks import (
     check_assets,
     check_makers,
     check_margin,
+    check_policies,
     check_rulebooks,
     check_sources,
     check_tiers,
@@ -66,6 +67,8 @@ def assemble(tables: Mapping[str, Any], *, complete: bool) -> Assembly:
     if assembly.whole("assets"):
         check_assets(door, assembly)
         check_makers(door, assembly)
+    if assembly.whole("traders"):
+        check_policies(door, assembly)
     rulebooks = check_rulebooks(door, assembly) if assembly.whole("exchanges") else []
     if assembly.whole("tiers"):
         check_tiers(door, assembly)

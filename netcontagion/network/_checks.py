@@ -9,6 +9,7 @@ import numpy as np
 from netcontagion.errors import ContagionError, Problem, SchemaError, nearest
 from netcontagion.network._ladder import is_ladder, read_ladder
 from netcontagion.network._margin import equity_tested
+from netcontagion.network._policies import policies, policy
 from netcontagion.network._rule_fields import PLAIN_SOURCES
 from netcontagion.network._rulebooks import Rulebook, market_presets, rulebook
 from netcontagion.network._schema import schema
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from netcontagion.network._assemble import Assembly
     from netcontagion.network._door import Door
 
-__all__ = ["check_assets", "check_makers", "check_margin", "check_rulebooks", "check_sources", "check_tiers"]
+__all__ = [
+    "check_assets",
+    "check_makers",
+    "check_margin",
+    "check_policies",
+    "check_rulebooks",
+    "check_sources",
+    "check_tiers",
+]
 
 
 def check_assets(door: Door, assembly: Assembly) -> None:
@@ -128,6 +137,22 @@ def check_rulebooks(door: Door, assembly: Assembly) -> list[Rulebook | None]:
             door.add(column, original, name, str(error), "a preset or a TOML file")
             books.append(None)
     return books
+
+
+def check_policies(door: Door, assembly: Assembly) -> None:
+    """Read the policy of every trader; a bad one is a problem of each of its rows."""
+    names = assembly.columns["traders"]["policy"]
+    wrong: dict[str, str] = {}
+    for name in {name for name in names if isinstance(name, str)}:
+        try:
+            policy(name)
+        except ContagionError as error:
+            wrong[name] = str(error)
+    if not wrong:
+        return
+    column, allowed = schema()["traders"]["policy"], f"a TOML file or one of {', '.join(policies())}"
+    for row in np.flatnonzero([name in wrong for name in names]).tolist():
+        door.add(column, int(assembly.order["traders"][row]), names[row], wrong[names[row]], allowed)
 
 
 def check_margin(door: Door, assembly: Assembly, rulebooks: list[Rulebook | None]) -> None:

@@ -28,8 +28,12 @@ __all__ = [
     "Leg",
     "Price",
     "Source",
+    "count",
+    "flag",
     "keys_of",
+    "number",
     "summary",
+    "word",
 ]
 
 _NO_VALUE = dataclasses.MISSING
@@ -74,19 +78,19 @@ def _key(kind: str, default: Any, allowed: Any, meaning: str, unit: str, needs: 
     return dataclasses.field(default=default, metadata=facts)
 
 
-def _word(allowed: tuple[str, ...], meaning: str, default: Any = _NO_VALUE, *, needs: Any = None) -> Any:
+def word(allowed: tuple[str, ...], meaning: str, default: Any = _NO_VALUE, *, needs: Any = None) -> Any:
     return _key("word", default, allowed, meaning, "", needs)
 
 
-def _number(within: str, default: float | None, meaning: str, *, unit: str = "1", needs: Any = None) -> Any:
+def number(within: str, default: float | None, meaning: str, *, unit: str = "1", needs: Any = None) -> Any:
     return _key("number", default, Interval.parse(within), meaning, unit, needs)
 
 
-def _count(within: str, default: int, meaning: str, *, unit: str = "rounds", needs: Any = None) -> Any:
+def count(within: str, default: int, meaning: str, *, unit: str = "rounds", needs: Any = None) -> Any:
     return _key("count", default, Interval.parse(within), meaning, unit, needs)
 
 
-def _flag(default: bool, meaning: str, *, needs: Any = None) -> Any:
+def flag(default: bool, meaning: str, *, needs: Any = None) -> Any:
     return _key("flag", default, None, meaning, "", needs)
 
 
@@ -121,9 +125,9 @@ class Health:
     largest loss over them. ``scenarios`` is a tuple of ((asset, relative move), ...).
     """
 
-    test: str = _word(_TESTS, "what health is", "weighted_collateral")
-    notice: int = _count("[0, inf)", 0, "from the call to the first liquidation")
-    volatility_power: float = _number(
+    test: str = word(_TESTS, "what health is", "weighted_collateral")
+    notice: int = count("[0, inf)", 0, "from the call to the first liquidation")
+    volatility_power: float = number(
         "[0, inf)", 0.0, "maintenance margin x max(1, volatility now over before) to this power", needs=_EQUITY
     )
     scenarios: tuple[tuple[tuple[str, float], ...], ...] = ()
@@ -137,32 +141,30 @@ class Amount:
     the least that brings health to ``target_health``. ``close_factor`` None: every market gives its own.
     """
 
-    rule: str = _word(_AMOUNTS, "how much is closed")
-    base: str = _word(("reserve", "position"), "debt that the close factor is a share of", "reserve", needs=_CLOSE)
-    close_factor: float | None = _number(
+    rule: str = word(_AMOUNTS, "how much is closed")
+    base: str = word(("reserve", "position"), "debt that the close factor is a share of", "reserve", needs=_CLOSE)
+    close_factor: float | None = number(
         "(0, 1]", None, "largest share closed by one liquidation; left out: the markets' own", needs=_CLOSE
     )
-    full_below_health: float = _number("[0, inf]", 0.0, "health up to which (inclusive) all is closed", needs=_CLOSE)
-    full_below_value: float = _number(
+    full_below_health: float = number("[0, inf]", 0.0, "health up to which (inclusive) all is closed", needs=_CLOSE)
+    full_below_value: float = number(
         "[0, inf]", 0.0, "debt or collateral below which all is closed", unit="num", needs=_CLOSE
     )
-    minimum_leftover: float = _number(
+    minimum_leftover: float = number(
         "[0, inf]", 0.0, "smallest debt and collateral that a part may leave", unit="num", needs=_CLOSE
     )
-    target_health: float = _number(
+    target_health: float = number(
         "[1, inf)", 1.0, "health that a reduction restores", needs=("amount.rule", _AMOUNTS[2:])
     )
-    slice: float = _number("(0, 1]", 1.0, "share of a large account closed at a time", needs=_CUT)
-    slice_above: float = _number("[0, inf)", 0.0, "value from which an account is large", unit="num", needs=_CUT)
-    cooldown: int = _count("[0, inf)", 0, "between two liquidations of one account")
-    backstop_below: float = _number(
+    slice: float = number("(0, 1]", 1.0, "share of a large account closed at a time", needs=_CUT)
+    slice_above: float = number("[0, inf)", 0.0, "value from which an account is large", unit="num", needs=_CUT)
+    cooldown: int = count("[0, inf)", 0, "between two liquidations of one account")
+    backstop_below: float = number(
         "[0, 1]", 0.0, "health below which the backstop vault takes the account with its margin", needs=_EQUITY
     )
-    capacity: float = _number(
-        "(0, inf]", math.inf, "most value in liquidation at once; open auctions count", unit="num"
-    )
-    capacity_per_asset: float = _number("(0, inf]", math.inf, "the same for one collateral asset", unit="num")
-    order: str = _word(
+    capacity: float = number("(0, inf]", math.inf, "most value in liquidation at once; open auctions count", unit="num")
+    capacity_per_asset: float = number("(0, inf]", math.inf, "the same for one collateral asset", unit="num")
+    order: str = word(
         ("bonus", "largest", "worst_pnl", "most_relief"), "which collateral or position goes first", "bonus"
     )
 
@@ -176,22 +178,22 @@ class Price:
     liquidation_factor: mark x ``factor``; None: 1 / (1 + bonus) of the market. auction: what bidders pay.
     """
 
-    rule: str = _word(_PRICES, "what the account is charged")
-    bonus: str = _word(
+    rule: str = word(_PRICES, "what the account is charged")
+    bonus: str = word(
         ("market", "lltv"), "where the bonus comes from", "market", needs=("price.rule", ("fixed_spread",))
     )
-    cursor: float = _number("[0, 1)", 0.3, "slope of the bonus in 1 - LT", needs=_LLTV)
-    bonus_cap: float = _number("[0, inf)", 0.15, "largest bonus", needs=_LLTV)
-    factor: float | None = _number(
+    cursor: float = number("[0, 1)", 0.3, "slope of the bonus in 1 - LT", needs=_LLTV)
+    bonus_cap: float = number("[0, inf)", 0.15, "largest bonus", needs=_LLTV)
+    factor: float | None = number(
         "(0, 1]",
         None,
         "credit over mark; left out: 1 / (1 + bonus) of the market",
         needs=("price.rule", ("liquidation_factor",)),
     )
-    penalty: float = _number(
+    penalty: float = number(
         "[0, inf)", 0.0, "added to the debt that an auction must raise", needs=("price.rule", ("auction",))
     )
-    fee: float = _number(
+    fee: float = number(
         "[0, 1)",
         0.0,
         "share of the closed notional paid to the insurance fund",
@@ -208,21 +210,21 @@ class Auction:
     last one wins after ``bid_length``, or at the end; nothing is too low.
     """
 
-    form: str = _word(("dutch", "english"), "falling or rising price", "dutch")
-    buffer: float = _number("[1, inf)", 1.0, "start over mark", needs=_DUTCH)
-    decay: str = _word(("linear", "stairs", "exponential"), "how the price falls", "linear", needs=_DUTCH)
-    length: int = _count("[1, inf)", 1, "until the price is 0 (dutch, linear) or the auction ends (english)")
-    step: int = _count("[1, inf)", 1, "of one cut", needs=("inventory.auction.decay", ("stairs", "exponential")))
-    cut: float = _number(
+    form: str = word(("dutch", "english"), "falling or rising price", "dutch")
+    buffer: float = number("[1, inf)", 1.0, "start over mark", needs=_DUTCH)
+    decay: str = word(("linear", "stairs", "exponential"), "how the price falls", "linear", needs=_DUTCH)
+    length: int = count("[1, inf)", 1, "until the price is 0 (dutch, linear) or the auction ends (english)")
+    step: int = count("[1, inf)", 1, "of one cut", needs=("inventory.auction.decay", ("stairs", "exponential")))
+    cut: float = number(
         "(0, 1)", 0.99, "price after over before a step", needs=("inventory.auction.decay", ("stairs", "exponential"))
     )
-    tail: float = _number("(0, inf]", math.inf, "until it starts anew", unit="rounds", needs=_DUTCH)
-    cusp: float = _number("[0, 1)", 0.0, "price over start below which it starts anew", needs=_DUTCH)
-    tip: float = _number("[0, inf)", 0.0, "paid to who starts it, if it is worth as much", unit="num", needs=_DUTCH)
-    chip: float = _number("[0, 1)", 0.0, "share of the debt paid to who starts it", needs=_DUTCH)
-    increase: float = _number("[0, inf)", 0.05, "of a bid over the last one, at least", needs=_ENGLISH)
-    bid_length: int = _count("[1, inf)", 1, "after which the last bid wins", needs=_ENGLISH)
-    bidders: float = _number(
+    tail: float = number("(0, inf]", math.inf, "until it starts anew", unit="rounds", needs=_DUTCH)
+    cusp: float = number("[0, 1)", 0.0, "price over start below which it starts anew", needs=_DUTCH)
+    tip: float = number("[0, inf)", 0.0, "paid to who starts it, if it is worth as much", unit="num", needs=_DUTCH)
+    chip: float = number("[0, 1)", 0.0, "share of the debt paid to who starts it", needs=_DUTCH)
+    increase: float = number("[0, inf)", 0.05, "of a bid over the last one, at least", needs=_ENGLISH)
+    bid_length: int = count("[1, inf)", 1, "after which the last bid wins", needs=_ENGLISH)
+    bidders: float = number(
         "[0, inf]", math.inf, "money of all bidders together; 0: bids of 0 win", unit="num", needs=_ENGLISH
     )
 
@@ -236,12 +238,12 @@ class Inventory:
     auction: to bidders.
     """
 
-    route: str = _word(_ROUTES, "who takes it", "liquidator")
-    participation: str = _word(("profitable", "always"), "whether buyers act only if it pays", "profitable")
-    gas: float = _number("[0, inf)", 0.0, "cost of one liquidation", unit="num", needs=_BUYERS)
-    capital: float = _number("[0, inf]", math.inf, "money that buyers have in a round", unit="num", needs=_BUYERS)
-    store_front: float = _number("[0, 1]", 0.0, "share of 1 - factor that buyers get off the mark", needs=_STORE)
-    target_reserves: float = _number(
+    route: str = word(_ROUTES, "who takes it", "liquidator")
+    participation: str = word(("profitable", "always"), "whether buyers act only if it pays", "profitable")
+    gas: float = number("[0, inf)", 0.0, "cost of one liquidation", unit="num", needs=_BUYERS)
+    capital: float = number("[0, inf]", math.inf, "money that buyers have in a round", unit="num", needs=_BUYERS)
+    store_front: float = number("[0, 1]", 0.0, "share of 1 - factor that buyers get off the mark", needs=_STORE)
+    target_reserves: float = number(
         "[0, inf]", math.inf, "reserves from which nothing is sold", unit="num", needs=_STORE
     )
     auction: Auction | None = None
@@ -252,31 +254,31 @@ class Layer:
     """One layer of the loss waterfall, with the parameters that its kind has."""
 
     name: str
-    drawdown: float = _number(
+    drawdown: float = number(
         "(0, 1]", 1.0, "share of the fund's peak that may go", needs=("layer", ("insurance_fund",))
     )
-    cap: float = _number(
+    cap: float = number(
         "[0, inf]", math.inf, "most that it bears in a round", unit="num", needs=("layer", ("insurance_fund", "vault"))
     )
-    allocation: str = _word(
+    allocation: str = word(
         ("queue", "whole_queue", "pro_rata", "water_filling", "random"),
         "how winners share: parts in order of score, whole positions in order, by gain, equal caps, random start",
         "queue",
         needs=("layer", ("auto_deleveraging",)),
     )
-    score: str = _word(
+    score: str = word(
         ("pnl_leverage", "binance", "hyperliquid", "bluefin", "ethereal", "none"),
         "order of the queue",
         "pnl_leverage",
         needs=("layer", ("auto_deleveraging",)),
     )
-    price: str = _word(
+    price: str = word(
         ("bankruptcy", "mark"), "at which winners are closed", "bankruptcy", needs=("layer", ("auto_deleveraging",))
     )
-    severity: float = _number(
+    severity: float = number(
         "[0, 1]", 1.0, "share of the deficit that winners bear", needs=("layer", ("auto_deleveraging",))
     )
-    multiple: float = _number(
+    multiple: float = number(
         "[0, inf]", 1.0, "assessment over a member's default fund, at most", needs=("layer", ("assessments",))
     )
 
@@ -290,11 +292,11 @@ class Deficit:
     """
 
     layers: tuple[Layer, ...]
-    alpha: float = _number("[0, 1]", 1.0, "share of own resources left in default", needs=_DEFAULT)
-    beta: float = _number("[0, 1]", 1.0, "share of receipts left in default", needs=_DEFAULT)
-    division: str = _word(("pro_rata", "queue", "equal_loss"), "how what is left is divided in a class", "pro_rata")
-    promised: bool = _flag(False, "whether gains rank below deposits", needs=_EQUITY)
-    protect_flat: bool = _flag(False, "whether users without positions bear nothing", needs=_EQUITY)
+    alpha: float = number("[0, 1]", 1.0, "share of own resources left in default", needs=_DEFAULT)
+    beta: float = number("[0, 1]", 1.0, "share of receipts left in default", needs=_DEFAULT)
+    division: str = word(("pro_rata", "queue", "equal_loss"), "how what is left is divided in a class", "pro_rata")
+    promised: bool = flag(False, "whether gains rank below deposits", needs=_EQUITY)
+    protect_flat: bool = flag(False, "whether users without positions bear nothing", needs=_EQUITY)
 
 
 @dataclass(frozen=True)
@@ -303,8 +305,8 @@ class Leg:
 
     asset: str = ""
     exchange: str = ""
-    weight: float = _number("(0, inf)", 1.0, "weight in the index")
-    convert: bool = _flag(False, "whether the redemption ratio to the market's asset multiplies it")
+    weight: float = number("(0, inf)", 1.0, "weight in the index")
+    convert: bool = flag(False, "whether the redemption ratio to the market's asset multiplies it")
 
 
 @dataclass(frozen=True)
@@ -319,14 +321,14 @@ class Source:
     """
 
     name: str
-    mode: str = _word(("spot", "asset", "index", "median", "twap", "pegged", "redemption"), "what it reads")
+    mode: str = word(("spot", "asset", "index", "median", "twap", "pegged", "redemption"), "what it reads")
     legs: tuple[Leg, ...] = ()
-    deviation: float = _number("[0, inf)", 0.0, "relative move that updates it; 0: none")
-    heartbeat: int = _count("[0, inf)", 0, "after which it updates anyway; 0: never, without deviation every round")
-    latency: float = _number("[0, inf]", 0.0, "delay; inf: frozen", unit="rounds")
-    window: int = _count("[1, inf)", 1, "of the average", needs=("mode", ("twap",)))
-    low: float = _number("[0, inf)", 0.0, "lowest price it gives", unit="num/unit")
-    high: float = _number("(0, inf]", math.inf, "highest price it gives", unit="num/unit")
+    deviation: float = number("[0, inf)", 0.0, "relative move that updates it; 0: none")
+    heartbeat: int = count("[0, inf)", 0, "after which it updates anyway; 0: never, without deviation every round")
+    latency: float = number("[0, inf]", 0.0, "delay; inf: frozen", unit="rounds")
+    window: int = count("[1, inf)", 1, "of the average", needs=("mode", ("twap",)))
+    low: float = number("[0, inf)", 0.0, "lowest price it gives", unit="num/unit")
+    high: float = number("(0, inf]", math.inf, "highest price it gives", unit="num/unit")
 
 
 PLAIN_SOURCES = ("spot", "asset")  # modes that a market may name where no rulebook says more

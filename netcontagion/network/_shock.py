@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from netcontagion._arrays import plain
 from netcontagion.errors import UnknownLabelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -43,6 +46,39 @@ class Shock:
     defaults: frozenset[Any] = frozenset()
     outages: frozenset[Any] = frozenset()
     depth_factors: tuple[float, ...] = ()
+    later: tuple[tuple[int, Shock], ...] = ()
+
+    @classmethod
+    def path(cls, shocks: Iterable[Shock], *, every: int = 1) -> Shock:
+        """Let shocks strike one after the other: the first before round 0, shock i at the start of round i x every.
+
+        Later price changes multiply the price after the shocks before, with all impact since. A path of one shock is
+        that shock.
+
+        Parameters
+        ----------
+        shocks : iterable of Shock
+            In the order in which they strike; ``nc.Shock()`` is a pause.
+        every : int, default 1
+            Rounds between two of them.
+
+        Examples
+        --------
+        >>> import netcontagion as nc
+        >>> print(nc.Shock.path([nc.Shock.price({"ETH": -0.1}), nc.Shock.price({"ETH": -0.2})], every=6))
+        ETH -10 %; round 6: ETH -20 %
+        """
+        strikes = list(shocks)
+        if not strikes or not all(isinstance(one, Shock) and not one.later for one in strikes):
+            raise ValueError(f"a path is a list of shocks that are no paths themselves, not {shocks!r}")
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ValueError(f"every is {every!r}; allowed: a whole number of rounds, 1 or more")
+        return dataclasses.replace(strikes[0], later=tuple((i * every, one) for i, one in enumerate(strikes) if i))
+
+    @property
+    def strikes(self) -> tuple[tuple[int, Shock], ...]:
+        """Round and shock of every strike, the first at round 0."""
+        return ((0, dataclasses.replace(self, later=())), *self.later)
 
     @classmethod
     def price(cls, changes: Mapping[Any, float], *, family: bool = False) -> Shock:
@@ -117,6 +153,7 @@ class Shock:
             defaults=self.defaults | other.defaults,
             outages=self.outages | other.outages,
             depth_factors=tuple(sorted(self.depth_factors + other.depth_factors)),
+            later=_united(self.later, other.later),
         )
 
     @property
@@ -145,17 +182,17 @@ class Shock:
                 factors[place] *= 1 + (change or 0.0)
         return factors
 
-    def external_assets(self, net: ExposureNetwork) -> NDArray[np.float64]:
-        """External assets of each trader after losses and defaults [num]."""
+    def external_assets(self, net: ExposureNetwork, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """External assets of each trader after losses and defaults [num]; before, by default, those of the network."""
         labels = net.labels("traders")
-        after = np.array(net.columns("traders")["external_assets"])
+        after = np.array(net.columns("traders")["external_assets"] if before is None else before)
         for share in self.loss_shares:
             after *= 1 - share
         for name, amount in self.losses:
             place = _trader(net, name)
             after[place] -= amount
             if after[place] < -1e-12 * amount:
-                held = net.columns("traders")["external_assets"][place]
+                held = after[place] + amount
                 raise ValueError(f"the loss of {name!r} exceeds its external assets, {held:g} {net.numeraire}")
             after[place] = max(after[place], 0.0)
         after[self.defaulted(net)] = 0.0
@@ -186,16 +223,20 @@ class Shock:
         parts += [f"default of {', '.join(sorted(map(str, self.defaults)))}"] if self.defaults else []
         parts += [f"outage of {', '.join(sorted(map(str, self.outages)))}"] if self.outages else []
         parts += [f"depth x {self.depth_factor:g}"] if self.depth_factors else []
-        return ", ".join(parts) or "no shock"
+        return "; ".join([", ".join(parts) or "no shock", *(f"round {at}: {one}" for at, one in self.later)])
 
 
-def check_call(net: object, shock: object, *, optional: bool = False) -> None:
+def check_call(net: object, shock: object, *, optional: bool = False, path: bool = False) -> None:
     """Refuse, before any work, what is no network, no shock, or a shock with a name the network does not know.
+
+    A path of shocks is refused where ``path`` does not allow it: only a run in rounds can play it.
 
     Raises
     ------
     TypeError
         Not an ``ExposureNetwork``, or not a ``Shock``.
+    ValueError
+        A path of shocks where there are no rounds.
     UnknownLabelError
         Naming the nearest labels.
     """
@@ -207,10 +248,22 @@ def check_call(net: object, shock: object, *, optional: bool = False) -> None:
         return
     if not isinstance(shock, Shock):
         raise TypeError(f"the shock is a Shock, for example Shock.price({{'ETH': -0.3}}), not {type(shock).__name__}")
-    shock.price_factors(net)
-    if shock.losses or shock.defaults:  # else no trader is named, and there is no need to go through all of them
-        shock.external_assets(net)
-    shock.out(net)
+    if shock.later and not path:
+        raise ValueError(f"a path of shocks needs rounds, nc.cascade plays it; give one shock instead of {shock}")
+    external = None
+    for _, strike in shock.strikes:
+        strike.price_factors(net)
+        if strike.losses or strike.defaults:  # else no trader is named, and there is no need to go through all of them
+            external = strike.external_assets(net, external)
+        strike.out(net)
+
+
+def _united(one: tuple[tuple[int, Shock], ...], other: tuple[tuple[int, Shock], ...]) -> tuple[tuple[int, Shock], ...]:
+    """Later strikes of two paths together; those of one round are added."""
+    found: dict[int, Shock] = {}
+    for at, shock in (*one, *other):
+        found[at] = found[at] + shock if at in found else shock
+    return tuple(sorted(found.items(), key=lambda strike: strike[0]))
 
 
 def _number(value: object) -> bool:
