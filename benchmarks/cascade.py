@@ -168,7 +168,7 @@ def compare(name: str, net: nc.ExposureNetwork, fall: float) -> None:
     built = time.perf_counter() - started
     ours, run = _best(lambda: nc.cascade(net, shock))
     theirs, (closed, rounds, price) = _best(lambda: plain.run(shock.price_factors(net)), times=1)
-    called = int(run._play.notes["called"].sum())
+    called = int(run.rounds["called"].sum())
     np.testing.assert_allclose(run.assets["price"], price, rtol=1e-9)
     assert called == closed, (called, closed)
     accounts, balances = len(index.order), len(index.amount)
@@ -196,7 +196,7 @@ def scenarios(net: nc.ExposureNetwork, number: int, seed: int) -> None:
     shocks = [nc.Shock.price({f"A{n:02d}": x for n, x in enumerate(row.tolist())}) for row in falls]
     plain = Plain(net)
     started = time.perf_counter()
-    called = [int(nc.cascade(net, shock)._play.notes["called"].sum()) for shock in shocks]
+    called = [int(nc.cascade(net, shock).rounds["called"].sum()) for shock in shocks]
     ours = time.perf_counter() - started
     started = time.perf_counter()
     closed = [plain.run(shock.price_factors(net))[0] for shock in shocks]

@@ -222,7 +222,7 @@ def test_an_asset_does_not_underlie_itself():
     assert set(refused(nc.ExposureNetwork, **tables)) == {("assets", "underlying", 0), ("assets", "underlying", 4)}
 
 
-@pytest.mark.parametrize("table", [5, "text", [1, 2], np.zeros(3), object()], ids=str)
+@pytest.mark.parametrize("table", [5, "text", [1, 2], np.zeros(3), object()], ids=lambda table: type(table).__name__)
 def test_what_is_no_table_is_refused(table):
     assert ("traders", None, None) in refused(nc.ExposureNetwork, traders=table)
 

@@ -54,7 +54,7 @@ def spy_on_calls(monkeypatch):
         everybody = final_state(play.state)
         full = everybody.health(marks)
         expected = (full < 1 - HEALTH_TOL) | ((everybody.accounts.forced > 0) & np.isfinite(full))
-        codes = play.state.overlay.code[which]
+        codes = play.state.overlay.codes_of(which)
         assert sorted(codes.tolist()) == np.flatnonzero(expected).tolist()
         np.testing.assert_allclose(health, full[codes], rtol=1e-12)
         seen.append(len(which))

@@ -57,4 +57,6 @@ class Between:
         if not len(self.depth.maker):
             return np.zeros(0, dtype=np.int64)
         seats = np.flatnonzero(play.notes["called"][: overlay.used["accounts"]])
-        return np.unique(overlay.owner[play.state.accounts.trader[seats]])
+        bare = [overlay.index.order[stroke.place] for stroke in overlay.strokes]
+        owners = [play.state.net.columns("accounts")["trader"][accounts] for accounts in bare]
+        return np.unique(np.concatenate([overlay.owner[play.state.accounts.trader[seats]], *owners]))

@@ -22,6 +22,7 @@ from netcontagion.margining._opening import open_state, settlement
 from netcontagion.margining._posting import post_moves, value_positions, write_off
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
+from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
 from netcontagion.margining._supported import check_supported
 from netcontagion.margining._valuation import LENDING, worth
 from netcontagion.margining._waterfall import cover_holes, gated, pays_first
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
     from netcontagion.margining._state import Live
     from netcontagion.network import ExposureNetwork, Shock
 
+    Found = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]  # who, health, market of largest collateral
+
 __all__ = ["SWITCHES", "cascade"]
 
 SWITCHES = ("top_up", "withdrawal", "liquidation", "impact")  # behavioural channels that can be switched off
 _MODES = ("sequential", "equilibrium")
+_AT_ONCE = -1  # a way to close accounts, beside those of seats
 _PRIORITIES = ("worst_first", "best_first", "random")
 
 
@@ -218,7 +222,10 @@ _NOTES = np.dtype(
 
 @dataclass(eq=False)
 class Play:
-    """One run: the state, what was recorded, and the round as a story of a few calls. Accounts are seats."""
+    """One run: the state, what was recorded, and the round as a story of a few calls.
+
+    Accounts are seats, or places of the index (-1 - place) where they end in one stroke.
+    """
 
     state: Live
     on: frozenset[str]
@@ -231,7 +238,7 @@ class Play:
     def __post_init__(self) -> None:
         state, index = self.state, self.state.overlay.index
         self.events.state = state
-        self.scan, self.watch = Scan(index), Watch(index)
+        self.scan, self.watch, self.strokes = Scan(index), Watch(index), Strokes(state, self.on)
         self.margin = MarginScan(state.overlay.margin, state.terms)
         self.never_called = len(state.overlay.margin.test) - state.net.derived("accounts")  # others@: from here on
         book, venue = state.net.book, state.net.columns("accounts")["exchange"]
@@ -264,7 +271,7 @@ class Play:
         self.scan.opened[places] = True
         self.margin.open(accounts)
         self.state.board = overlay.seat(self.state.board, accounts)
-        self.notes = longer(self.notes, len(self.state.accounts))
+        self.notes = longer(self.notes, overlay.used["accounts"])
         self.watch.add(
             self.state.accounts.exchange[overlay.used["accounts"] - len(accounts) : overlay.used["accounts"]]
         )
@@ -311,7 +318,16 @@ class Play:
             notes = np.where(self.notes["called"][: len(notes)], notes, -1)
         found = np.full(len(self.state.net.labels("accounts")), -1 if name == "first_round" else 0, dtype=notes.dtype)
         found[overlay.accounts] = notes
+        for stroke in overlay.strokes:
+            found[overlay.index.order[stroke.place]] = stroke_notes(stroke, overlay.index)[name]
         return found
+
+    def finish(self) -> None:
+        """Let go of what only a run that goes on needs."""
+        self.state.board = self.state.overlay.trimmed(self.state.board)
+        self.notes = self.notes[: len(self.state.accounts)].copy()
+        self.events.call_of = self.events.call_of[: len(self.state.accounts)].copy()
+        del self.scan, self.watch, self.strokes, self.margin, self.reach
 
     def may_return(self, called: int) -> bool:
         """Whether fading impact can still make somebody act.
@@ -331,47 +347,74 @@ class Play:
         if self.reach.returns(marks):
             self.scan.restart()
             self.watch.restart()
-        reach = self.reach.now(marks, share)
-        self.open(state.overlay.index.order[self.scan.exposed(reach, marks, share)])
+        reach, account = self.reach.now(marks, share), state.overlay.index.order
+        places = self.scan.exposed(reach, marks, share)
+        at_once = self.strokes.fits(places)
+        self.open(account[places[~at_once]])
         self.open(self.margin.exposed(marks, share))
-        candidates = self.watch.exposed(reach)
-        value_positions(state, candidates, marks)
-        health, largest = _answers.account_health(candidates, state.accounts, state.entries, state.markets, marks)
-        forced = state.accounts.forced[candidates] > 0
-        always = forced & np.isfinite(health) | (state.accounts.test[candidates] != LENDING)
-        self.watch.valued(candidates, health, always, len(reach) - 1)
+        found = [self._seats_below(self.watch.exposed(reach), marks, len(reach) - 1)]
+        low = self._places_below(places[at_once], marks)
+        if len(low[0]) < MIX * np.count_nonzero(~self._shut(found[0][0])):
+            first = state.overlay.used["accounts"]
+            self.open(account[-1 - low[0]])
+            low = self._seats_below(np.arange(first, state.overlay.used["accounts"]), marks, len(reach) - 1)
         if self.reach.forget():
             self.scan.rebase(reach)
             self.watch.rebase(reach)
-        low = called(health) | (forced & np.isfinite(health))
-        low &= state.overlay.code[candidates] < self.never_called
-        which, health, largest = candidates[low], health[low], largest[low]
-        order = self._order(state.overlay.code[which], health)
-        self.note_calls(which[order], health[order], largest[order], number)
-        return which[order], health[order]
+        which, health, largest = (np.concatenate(parts) for parts in zip(*found, low, strict=True))
+        order = self._order(which, health)
+        which, health, largest = which[order], health[order], largest[order]
+        self.note_calls(which, health, largest, number)
+        return which, health
 
-    def _order(self, code: NDArray[np.int64], health: NDArray[np.float64]) -> NDArray[np.intp]:
+    def _seats_below(self, seats: NDArray[np.int64], marks: NDArray[np.float64], row: int) -> Found:
+        """Those of these seats that are called now, with health and market of the largest collateral."""
+        state = self.state
+        if not len(seats):
+            return seats, np.zeros(0), seats
+        value_positions(state, seats, marks)
+        health, largest = _answers.account_health(seats, state.accounts, state.entries, state.markets, marks)
+        forced = (state.accounts.forced[seats] > 0) & np.isfinite(health)
+        self.watch.valued(seats, health, forced | (state.accounts.test[seats] != LENDING), row)
+        low = (called(health) | forced) & (state.overlay.code[seats] < self.never_called)
+        return seats[low], health[low], largest[low]
+
+    def _places_below(self, places: NDArray[np.int64], marks: NDArray[np.float64]) -> Found:
+        """Those of these places that are called now, likewise; the others are looked at again."""
+        if not len(places):
+            return places, np.zeros(0), places
+        health, largest = self.strokes.weigh(places, marks)
+        low = called(health)
+        if not low.all():
+            self.scan.leave(places[~low])
+        return -1 - places[low], health[low], largest[low]
+
+    def _order(self, which: NDArray[np.int64], health: NDArray[np.float64]) -> NDArray[np.intp]:
         """Order of priority; ties by account code."""
+        code = self.state.overlay.codes_of
         if self.priority == "random":
-            return np.argsort(code)[self.rng.permutation(len(code))]
+            return np.argsort(code(which))[self.rng.permutation(len(which))]
         key = health if self.priority == "worst_first" else -health
         order = np.argsort(key)
         tied = (np.diff(key[order]) == 0).any()
-        return np.lexsort((code, key)) if tied else order
+        return np.lexsort((code(which), key)) if tied else order
 
     def note_calls(
         self, which: NDArray[np.int64], health: NDArray[np.float64], largest: NDArray[np.int64], number: int
     ) -> None:
         """Record first calls; the cause is the last sale on the book of the largest collateral, or the shock."""
-        new = ~self.notes["called"][which]
-        seats, market = which[new], largest[new]
+        seated = which >= 0
+        new = ~seated
+        new[seated] = ~self.notes["called"][which[seated]]
+        market, seats = largest[new], which[new & seated]
         falls = self.state.quotes.falls(self.last_fall, self.state.markets.book)
         parent = np.where(market >= 0, falls[market], 0)
-        self.events.add_calls(seats, health[new], parent)
+        self.events.add_calls(which[new], health[new], parent)
         self.notes["called"][seats], self.notes["first_round"][seats] = True, number
-        anew = which[self.notes["seen"][which] != number]
+        seats = which[seated]
+        anew = seats[self.notes["seen"][seats] != number]
         self.notes["since"][anew] = number
-        self.notes["seen"][which] = number + 1
+        self.notes["seen"][seats] = number + 1
 
     def respond(
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
@@ -379,13 +422,16 @@ class Play:
         """Let owners top up and withdraw; return who is left, and how many accounts were helped."""
         state = self.state
         accounts, entries, traders = state.accounts, state.entries, state.traders
-        owner = accounts.trader[which]
+        seats = which[which >= 0]
+        if not len(seats):
+            return which, health, 0
+        owner = accounts.trader[seats]
         able = (traders.top_up[owner] | traders.withdraw[owner]) > 0
-        asked = which[able & ~self._shut(which) & (accounts.forced[which] == 0)]
+        asked = seats[able & ~self._shut(seats) & (accounts.forced[seats] == 0)]
         if not len(asked):
             return which, health, 0
         barred = self._shut(np.arange(len(accounts))) | gated(state)[accounts.exchange]
-        barred[which] = True
+        barred[seats] = True
         value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
         log = _answers.respond(asked, accounts, entries, traders, state.wallets, state.markets, marks, barred)
         helped = np.isin(which, log[:, 0])
@@ -409,24 +455,33 @@ class Play:
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> tuple[int, int, int, int]:
         """Liquidate, sell what was taken over, write off; return the number of each, and of those who must wait."""
-        reached = ~self._shut(which)
-        which, health = which[reached], health[reached]
-        noticed, resting = _limits.waiting(self.state, which, self.notes, self.events.number)
+        seated = which >= 0
+        noticed, resting, shut = np.zeros((3, len(which)), dtype=bool)
+        seats = which[seated]
+        shut[seated] = self._shut(seats)
+        noticed[seated], resting[seated] = _limits.waiting(self.state, seats, self.notes, self.events.number)
         _limits.renew(self.state, marks)
-        ready = ~noticed & ~resting
+        self.strokes.losses = 0
+        ready = ~shut & ~noticed & ~resting
         moved = self.liquidate(which[ready], health[ready], marks)
         sold = self.sell_lots(marks)
-        return moved, sold, self.write_off(which[~noticed], marks), int((noticed | resting).sum())
+        holes = self.write_off(which[seated & ~shut & ~noticed], marks) + self.strokes.losses
+        return moved, sold, holes, int((~shut & (noticed | resting)).sum())
 
     def liquidate(self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]) -> int:
         """Close accounts by the rules of their exchange, in the given order; return how many were acted on."""
         state = self.state
         ways = (self._close_part, self._close_whole, self._absorb, self._auction, self._close_margin)
-        route = state.rules.route[state.accounts.exchange[which]].astype(np.int64)
-        way = np.where(state.accounts.test[which] != LENDING, len(ways) - 1, route)
+        seated = which >= 0
+        seats, way = which[seated], np.full(len(which), _AT_ONCE)
+        route = state.rules.route[state.accounts.exchange[seats]].astype(np.int64)
+        way[seated] = np.where(state.accounts.test[seats] != LENDING, len(ways) - 1, route)
         acted = 0
         for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(way)) + 1):
             if not len(run):
+                continue
+            if way[run[0]] == _AT_ONCE:
+                acted += self._close_at_once(which[run], marks)
                 continue
             seats = ways[way[run[0]]](which[run], health[run], marks)
             self.notes["liquidated"][seats] = True
@@ -434,6 +489,13 @@ class Play:
             self.watch.touch(seats)
             acted += int(np.count_nonzero(np.diff(seats, prepend=-1)))
         return acted
+
+    def _close_at_once(self, which: NDArray[np.int64], marks: NDArray[np.float64]) -> int:
+        """Close some accounts without a seat, for good; return how many traded."""
+        stroke, did = self.strokes.close(-1 - which, marks, self.events.number)
+        self.strokes.losses += did.losses
+        self.events.add_stroke(stroke, did, self.last_fall)
+        return did.traded
 
     def _close_whole(
         self, which: NDArray[np.int64], _health: NDArray[np.float64], marks: NDArray[np.float64]
@@ -561,7 +623,9 @@ class Play:
         return seats
 
     def write_off(self, which: NDArray[np.int64], marks: NDArray[np.float64]) -> int:
-        """Turn debt without collateral into holes of the exchanges."""
+        """Turn debt without collateral into holes of the exchanges; return how many debts were lost."""
+        if not len(which):
+            return 0
         log = write_off(self.state, which, marks)[0]
         self._note_deficits(log, marks)
         return len(log)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion._arrays import group_sum
+from netcontagion._arrays import freeze, group_sum
+from netcontagion.margining._kept import kept
 from netcontagion.margining._makers import maker_depth, update_volatility
 from netcontagion.network import rulebook
 
@@ -105,14 +106,20 @@ def _round_seconds(net: ExposureNetwork) -> float | None:
     return next((seconds for seconds in given if seconds is not None), None)
 
 
+def _are_makers(net: ExposureNetwork) -> NDArray[np.bool_]:
+    """Which traders make markets; empty where nobody does."""
+    found = np.asarray(net.columns("traders")["kind"] == "market_maker", dtype=bool)
+    return freeze(found if found.any() else found[:0])
+
+
 def _makers(net: ExposureNetwork, depth: Floats) -> tuple[NDArray[Any], NDArray[Any], Floats]:
     """Market makers, books and the share of the depth each quotes: what it holds of the asset there over all of them.
 
     Counted are deposits and positions in markets on the book and, on a shared book, wallets and holdings of the asset.
     """
-    maker = np.asarray(net.columns("traders")["kind"] == "market_maker", dtype=bool)
+    maker = kept(net, "_market_makers", _are_makers)
     none = np.zeros(0, dtype=np.int64)
-    if not maker.any():
+    if not len(maker):
         return none, none, np.zeros(0)
     book, owner = net.book, net.columns("accounts")["trader"]
     parts = [
@@ -122,7 +129,7 @@ def _makers(net: ExposureNetwork, depth: Floats) -> tuple[NDArray[Any], NDArray[
     outside = (net.columns("wallets"), net.columns("holdings"))
     parts += [(table["trader"], table["asset"], table["units"]) for table in outside]
     trader, place, units = (np.concatenate(column) for column in zip(*parts, strict=True))
-    kept = maker[trader] & (units > 0) & np.isfinite(depth[place])
-    key, where = np.unique(trader[kept].astype(np.int64) * len(depth) + place[kept], return_inverse=True)
-    held, of = group_sum(where, units[kept], len(key)), key % len(depth)
+    quoting = maker[trader] & (units > 0) & np.isfinite(depth[place])
+    key, where = np.unique(trader[quoting].astype(np.int64) * len(depth) + place[quoting], return_inverse=True)
+    held, of = group_sum(where, units[quoting], len(key)), key % len(depth)
     return key // len(depth), of, held / group_sum(of, held, len(depth))[of]

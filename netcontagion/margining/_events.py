@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from netcontagion.margining._state import longer
+from netcontagion.margining._strokes import slots_of
 from netcontagion.margining._takeover import TAKEN_CONTRACT
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.margining._arbitrageurs import Trade
+    from netcontagion.margining._strokes import Slots, Stroke, Totals
     from netcontagion.network import ExposureNetwork
 
 __all__ = ["LAYERS", "TYPES", "Events"]
@@ -131,11 +133,13 @@ class Events:
             self.counts[kind] = self.counts.get(kind, 0) + size
         return first
 
-    def add_calls(self, seats: NDArray[np.int64], health: NDArray[np.float64], parent: NDArray[np.int64]) -> None:
-        """Record first margin calls; ``quantity`` is the health."""
-        first = self._add("call", len(seats), _calls, seats, health, parent)
-        self.call_of = longer(self.call_of, len(self.state.accounts))
-        self.call_of[seats] = np.arange(first, first + len(seats))
+    def add_calls(self, who: NDArray[np.int64], health: NDArray[np.float64], parent: NDArray[np.int64]) -> None:
+        """Record first margin calls of seats, or of places (-1 - place); ``quantity`` is the health."""
+        first = self._add("call", len(who), _calls, who, health, parent)
+        seated = np.flatnonzero(who >= 0)
+        if len(seated):
+            self.call_of = longer(self.call_of, self.state.overlay.used["accounts"])
+            self.call_of[who[seated]] = first + seated
 
     def add_moves(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
         """Record what moved into called accounts, from wallets and from own accounts."""
@@ -165,6 +169,33 @@ class Events:
                 book = self.state.markets.book[self.state.entries.market[log[:, 1].astype(np.int64)]]
                 last_fall[book] = np.arange(first, first + len(log))
         self.sums["repaid"] += float(repaid.sum())
+
+    def add_stroke(self, stroke: Stroke, did: Totals, last_fall: NDArray[np.int64]) -> None:
+        """Record what accounts without a seat sold, bought and lost; note the sales in ``last_fall``."""
+        state = self.state
+        first = self._add("sale", did.sales, _stroke_fills, stroke, "sale")
+        book = np.flatnonzero(did.last_sale >= 0)
+        last_fall[book] = first + did.last_sale[book]
+        self._add("purchase", did.purchases, _stroke_fills, stroke, "purchase")
+        first = self._add("deficit", did.losses, _stroke_losses, stroke)
+        money = did.money(stroke.marks)
+        for name, value in money.items():
+            self.sums[name] += float(value.sum())
+        for market in np.flatnonzero(did.last_loss >= 0).tolist():
+            exchange = int(state.markets.exchange[market])
+            self.last_deficit[exchange] = max(self.last_deficit.get(exchange, 0), first + int(did.last_loss[market]))
+            self._tally("deficit", exchange, float(money["deficit"][market]))
+
+    @functools.cached_property
+    def call_at(self) -> NDArray[np.int64]:
+        """The call of every account that has no seat, by place in the index."""
+        found = np.zeros(len(self.state.overlay.index.order), dtype=np.int64)
+        for chunk in self.chunks:
+            if chunk.kind == "call":
+                who = chunk.columns.args[0]  # type: ignore[attr-defined]
+                bare = np.flatnonzero(who < 0)
+                found[-1 - who[bare]] = chunk.first + bare
+        return found
 
     def add_margin_fills(self, log: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
         """Record what margin accounts traded, by kind, and what they were charged; note sales in ``last_fall``."""
@@ -362,8 +393,32 @@ def _trader(events: Events, seat: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(events.state.overlay.owner[events.state.accounts.trader[seat]])
 
 
-def _calls(seat: NDArray[np.int64], health: NDArray[np.float64], parent: Any, events: Events) -> dict[str, Any]:
-    return {"account": events.state.overlay.code[seat], "quantity": health, "parent": parent}
+def _calls(who: NDArray[np.int64], health: NDArray[np.float64], parent: Any, events: Events) -> dict[str, Any]:
+    return {"account": events.state.overlay.codes_of(who), "quantity": health, "parent": parent}
+
+
+def _stroke_place(found: Slots, rows: NDArray[np.int64], stroke: Stroke, events: Events) -> dict[str, Any]:
+    """Columns that say where something happened to accounts without a seat, and the calls that caused it."""
+    markets, market = events.state.markets, found.market[rows]
+    place = {"account": found.account[rows], "exchange": markets.exchange[market], "asset": markets.asset[market]}
+    return place | {"parent": events.call_at[stroke.place[found.row[rows]]]}
+
+
+def _stroke_fills(stroke: Stroke, kind: str, events: Events) -> dict[str, Any]:
+    found, sale = slots_of(stroke, events.state.overlay.index), kind == "sale"
+    rows = np.flatnonzero((found.is_debt != sale) & (found.units > 0))
+    place = _stroke_place(found, rows, stroke, events)
+    bank = _bank(events, place)
+    place |= {"quantity": found.units[rows], "cash": found.cash[rows]}
+    return place | {"debit": _MARKET if sale else bank, "credit": bank if sale else _MARKET}
+
+
+def _stroke_losses(stroke: Stroke, events: Events) -> dict[str, Any]:
+    found, owner = slots_of(stroke, events.state.overlay.index), events.state.net.columns("accounts")["trader"]
+    rows = np.flatnonzero(found.lost > 0)
+    place, units = _stroke_place(found, rows, stroke, events), found.lost[rows]
+    place |= {"quantity": units, "cash": units * stroke.marks[found.market[rows]]}
+    return place | {"debit": _bank(events, place), "credit": owner[place["account"]]}
 
 
 def _moves(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events) -> dict[str, Any]:

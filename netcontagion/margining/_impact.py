@@ -117,8 +117,11 @@ def curves(
 
 def quotes(forms: Forms, base: Floats, sold: Floats, depth: Floats) -> Floats:
     """Compute the price of every book now, whatever its form."""
+    codes = np.flatnonzero(np.bincount(forms.form)).tolist()
+    if len(codes) == 1 and codes[0] != LADDER:
+        return Curves(codes[0], base, sold, depth, NO_LEVELS).price()
     found = np.empty(len(base))
-    for code in np.unique(forms.form).tolist():
+    for code in codes:
         books = np.flatnonzero(forms.form == code)
         for first in np.unique(forms.first[books]) if code == LADDER else [0]:
             some = books[forms.first[books] == first] if code == LADDER else books

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion._arrays import freeze, group_sum
+from netcontagion.margining._kept import kept
 from netcontagion.margining._posting import spans
 from netcontagion.network import rulebook
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "Index", "index_of"]
 
 BLOCK = 128
+NOBODY, WALLET, ANYBODY = range(3)  # who may help an account: nobody, its owner's wallet, other accounts too
 _FEW_SLOTS = 2**16
 
 
@@ -36,10 +38,11 @@ class Index:
     ``slot``, one for each side of a balance that is collateral or debt. A slot is a market, a side and a weight;
     ``as_debt`` and ``as_collateral`` tell which markets are, or may come, in use on which side. Block b holds places
     ``block_first[b]:block_first[b + 1]``, all of segment ``block_segment[b]`` (an exchange with markets);
-    ``block_worst`` bounds debt over weighted collateral at the marks before any shock. ``start`` gives the balances of
-    every account. ``shared`` are the traders with several accounts: ``peer_account`` and ``peer_place`` (-1: not
-    indebted) at ``peer_start``. ``supply`` and ``suppliers`` count deposits by market; ``credits`` are the markets in
-    which an account that owes may come to hold a deposit, where its exchange takes it over and credits too much.
+    ``block_worst`` bounds debt over weighted collateral at the marks before any shock. ``answer`` tells who may help
+    the account at each place (NOBODY, WALLET, ANYBODY). ``start`` gives the balances of every account. ``shared`` are
+    the traders with several accounts: ``peer_account`` and ``peer_place`` (-1: not indebted) at ``peer_start``.
+    ``supply`` and ``suppliers`` count deposits by market; ``credits`` are the markets in which an account that owes may
+    come to hold a deposit, where its exchange takes it over and credits too much.
     """
 
     order: NDArray[np.int32]
@@ -54,6 +57,7 @@ class Index:
     block_first: NDArray[np.int64]
     block_segment: NDArray[np.int32]
     block_worst: NDArray[np.float64]
+    answer: NDArray[np.uint8]
     segment_first: NDArray[np.int64]
     segment_of: NDArray[np.int32]
     start: NDArray[Any]
@@ -64,6 +68,9 @@ class Index:
     supply: NDArray[np.float64]
     suppliers: NDArray[np.int64]
     credits: NDArray[np.bool_]
+
+    def __setstate__(self, state: dict[str, NDArray[Any]]) -> None:
+        self.__dict__.update({name: freeze(values) for name, values in state.items()})
 
     @property
     def nbytes(self) -> int:
@@ -77,11 +84,7 @@ class Index:
 
 def index_of(net: ExposureNetwork) -> Index:
     """Index of a network, made on first use."""
-    known = net.__dict__
-    if "_cascade_index" not in known:
-        known["_cascade_index"] = _build(net)
-    found: Index = known["_cascade_index"]
-    return found
+    return kept(net, "_cascade_index", _build)
 
 
 def _build(net: ExposureNetwork) -> Index:
@@ -99,6 +102,7 @@ def _build(net: ExposureNetwork) -> Index:
         "block_first": block_first,
         "block_segment": block_segment,
         "block_worst": ratio[block_first[:-1]] * (1 + 1e-9),
+        "answer": _answers(net)[order],
         "segment_first": segment_first,
         "segment_of": segment_of,
         "start": start,
@@ -126,6 +130,18 @@ def _ranked(net: ExposureNetwork) -> tuple[NDArray[np.int32], NDArray[np.float64
         ratio = np.divide(debt, backing, out=np.where(debt > 0, np.inf, 0.0), where=backing > 0)
     rank = np.lexsort((-ratio, net.columns("accounts")["exchange"][which]))
     return which[rank].astype(np.int32), ratio[rank]
+
+
+def _answers(net: ExposureNetwork) -> NDArray[np.uint8]:
+    """Who may help each account; what stands for many traders at once (``others@``) is left to the seats."""
+    traders, wallets, owner = net.columns("traders"), net.columns("wallets"), net.columns("accounts")["trader"]
+    found = np.full(len(traders["policy"]), NOBODY, dtype=np.uint8)
+    found[wallets["trader"][wallets["units"] > 0]] = WALLET
+    found[traders["policy"] == "passive"] = NOBODY
+    found[np.bincount(owner, minlength=len(found)) > 1] = ANYBODY
+    answer: NDArray[np.uint8] = found[owner]
+    answer[len(answer) - net.derived("accounts") :] = ANYBODY
+    return answer
 
 
 def _blocks(segment: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

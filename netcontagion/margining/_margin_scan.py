@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from netcontagion._arrays import freeze
+from netcontagion.margining._kept import kept
 from netcontagion.margining._state import records
 from netcontagion.margining._valuation import LENDING, MARGIN, PORTFOLIO
 
@@ -41,11 +42,7 @@ class MarginIndex(NamedTuple):
 
 def margin_index_of(net: ExposureNetwork) -> MarginIndex:
     """Index of the margin accounts of a network, made on first use."""
-    known = net.__dict__
-    if "_margin_index" not in known:
-        known["_margin_index"] = _build(net)
-    found: MarginIndex = known["_margin_index"]
-    return found
+    return kept(net, "_margin_index", _build)
 
 
 def _build(net: ExposureNetwork) -> MarginIndex:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netcontagion._arrays import freeze
 from netcontagion.margining._auctions import auction_terms
 from netcontagion.margining._forms import LADDER, read_forms
-from netcontagion.margining._index import index_of
 from netcontagion.margining._inventory import no_lots
-from netcontagion.margining._margin_scan import margin_index_of
+from netcontagion.margining._kept import kept
 from netcontagion.margining._overlay import Overlay, empty_tables
 from netcontagion.margining._quotes import Quotes
 from netcontagion.margining._sizing import lltv_bonus
@@ -45,8 +45,7 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
     quotes.open(np.concatenate([prices, markets.shocked]))
     opening = np.array(markets.shocked)
     opening[quotes.market] = quotes.opening
-    indices = index_of(net), margin_index_of(net)
-    overlay = Overlay(net, *indices, switches, shock.defaulted(net), prices, opening, markets.settle)
+    overlay = Overlay(net, switches, shock.defaulted(net), prices, opening, markets.settle)
     books, levels = _books(net, depth)
     board = Board(
         markets=markets,
@@ -101,6 +100,10 @@ def _markets(net: ExposureNetwork, factor: NDArray[np.float64]) -> Markets:
 
 def settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     """Market that each contract pays in, on its own exchange, by default that of the numeraire; -1: none."""
+    return kept(net, "_settlement", _settlement)
+
+
+def _settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     import pandas as pd
 
     book, n_assets = net.book, len(net.labels("assets"))
@@ -110,7 +113,9 @@ def settlement(net: ExposureNetwork) -> NDArray[np.int64]:
     key = book.market_exchange.astype(np.int64) * n_assets + book.market_asset
     wanted = book.market_exchange.astype(np.int64) * n_assets + coin
     place = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
-    return np.where((coin >= 0) & (key[place] == wanted), place, -1) if len(key) else np.zeros(0, dtype=np.int64)
+    return freeze(
+        np.where((coin >= 0) & (key[place] == wanted), place, -1) if len(key) else np.zeros(0, dtype=np.int64)
+    )
 
 
 def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDArray[np.float64] | None]:

@@ -13,6 +13,8 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion._compile import kernel
+from netcontagion.margining._index import index_of
+from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._posting import spans
 from netcontagion.margining._state import MUTUALISATION, longer, records
 from netcontagion.margining._valuation import LENDING
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from netcontagion.margining._index import Index
     from netcontagion.margining._margin_scan import MarginIndex
     from netcontagion.margining._state import Board, Entries, Ledger
+    from netcontagion.margining._strokes import Stroke
     from netcontagion.network import ExposureNetwork
 
 __all__ = ["Overlay", "empty_tables"]
@@ -137,12 +140,11 @@ class Overlay:
     """Seats of one run. ``code`` is the account of each seat, ``owner`` the trader of each of their traders.
 
     ``share`` is what suppliers of a market have left of a unit, ``cut`` the value a unit lost when it was taken [num];
-    ``cold`` and ``holders`` count the deposits of accounts not opened, by market, in units of the network.
+    ``cold`` and ``holders`` count the deposits of accounts not opened, by market, in units of the network; ``strokes``
+    are those accounts without a seat that sold all their collateral.
     """
 
     net: ExposureNetwork
-    index: Index
-    margin: MarginIndex
     switches: Collection[str]
     defaulted: NDArray[np.bool_]
     prices: NDArray[np.float64]
@@ -160,8 +162,19 @@ class Overlay:
         codes = enumerate(self.net.labels("accounts")) if named else ()
         places = {label: code for code, label in codes if label in named}
         self.vault = np.array([places.get(label, -1) for label in backstops], dtype=np.int64)
-        self.sorted: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self.sorted = [(np.zeros(0, dtype=np.int64), np.zeros(n_markets + 1, dtype=np.int64))]
         self.sorted_to = 0
+        self.strokes: list[Stroke] = []
+
+    @property
+    def index(self) -> Index:
+        """Indebted accounts of the network."""
+        return index_of(self.net)
+
+    @property
+    def margin(self) -> MarginIndex:
+        """Margin accounts of the network."""
+        return margin_index_of(self.net)
 
     @property
     def accounts(self) -> NDArray[np.int64]:
@@ -173,6 +186,13 @@ class Overlay:
         """Traders that have a seat, in the order of their seats."""
         return self.owner[: self.used["traders"]]
 
+    def codes_of(self, who: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Accounts of seats, or of places without one (-1 - place)."""
+        bare = who < 0
+        found = np.empty(len(who), dtype=np.int64)
+        found[~bare], found[bare] = self.code[who[~bare]], self.index.order[-1 - who[bare]]
+        return found
+
     def cold_units(self, market: int) -> float:
         """Units that accounts without a seat still have deposited in a market."""
         if not self.holders[market]:
@@ -180,8 +200,12 @@ class Overlay:
         if self.cold[market] < NOISE * self.index.supply[market]:  # a difference of large numbers: add up instead
             book, seated = self.net.book, np.zeros(len(self.index.start), dtype=bool)
             seated[self.accounts] = True
-            rows = np.flatnonzero(book.balance_market == market)
-            self.cold[market] = book.deposited[rows[~seated[book.balance_account[rows]]]].sum()
+            rows = np.flatnonzero((book.balance_market == market) & ~seated[book.balance_account])
+            sold = np.zeros(len(seated), dtype=bool)
+            for stroke in self.strokes:
+                sold[self.index.order[stroke.place]] = True
+            rows = rows[~(sold[book.balance_account[rows]] & (book.threshold[rows] > 0))]
+            self.cold[market] = book.deposited[rows].sum()
         return float(self.cold[market]) * float(self.share[market])
 
     def suppliers(self, entries: Entries, market: int) -> NDArray[np.int64]:
@@ -322,6 +346,14 @@ class Overlay:
         copy_balances(accounts, self.index.start, *columns, numbers, entries, *begin, trader, lost, debt)
         self.cold[:], self.holders[:] = numbers[3], numbers[4]
 
+    def trimmed(self, board: Board) -> Board:
+        """Return the board without room for more rows: nobody is opened any more."""
+        tables = {name: getattr(board, name)[:used].copy() for name, used in self.used.items()}
+        self.code, self.owner = self.accounts.copy(), self.traders.copy()
+        spare = slice(self.used["traders"], len(board.traders))
+        kept = {name: np.delete(getattr(board.ledger, name), spare, axis=-1) for name in ("loss", "flow", "cash")}
+        return board._replace(**tables, ledger=board.ledger._replace(**kept))
+
     def _purses(self, owners: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         """Wallets of some traders, the numeraire before the rest, then by value, and the place of the trader."""
         table = self.net.columns("wallets")
@@ -451,8 +483,8 @@ class Overlay:
         for name, size in sizes.items():
             self.used[name] += size
         tables = {name: longer(getattr(board, name), self.used[name]) for name in sizes}
-        self.code = longer(self.code, len(tables["accounts"]))
-        self.owner = longer(self.owner, len(tables["traders"]))
+        self.code = longer(self.code, self.used["accounts"])
+        self.owner = longer(self.owner, self.used["traders"])
         after = len(tables["traders"])
         ledger = board.ledger if after == before else _spread(board.ledger, before, after)
         return board._replace(**tables, ledger=ledger)

@@ -395,6 +395,7 @@ class CascadeResult:
 
 def close(play: Play, ending: Ending[int], *, seed: int | None, mode: str = "sequential") -> CascadeResult:
     """Freeze the result; what was lost, and by whom, is added up when somebody asks."""
+    play.finish()
     state = play.state
     moved = state.net.labels("assets")[state.shock.price_factors(state.net) != 1]
     facts = {

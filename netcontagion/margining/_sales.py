@@ -283,6 +283,8 @@ def close_whole(
             log[logged, 3], log[logged, 4] = abs(units), abs(cash)
             purse += cash
             logged += 1
+            if -units < min(owed, supply):  # the purse is empty
+                break
         ledger.cash[account.trader] += purse - account.waiting
         account.waiting = waiting * max(purse, 0.0)
     return log[:logged]

@@ -136,6 +136,12 @@ class Scan:
         self.opened[places] = 1
         return places
 
+    def leave(self, places: NDArray[np.int64]) -> None:
+        """Look again, in the next round, at places that were found but are not below 1."""
+        self.opened[places] = 0
+        blocks = np.searchsorted(self.index.block_first, places, side="right") - 1
+        self.worst[blocks] = LARGEST
+
     def restart(self) -> None:
         """Value every block in the next round."""
         self.worst[:] = LARGEST

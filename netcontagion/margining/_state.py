@@ -11,8 +11,9 @@ import numpy as np
 from netcontagion._arrays import group_sum
 from netcontagion.margining._forms import NO_LEVELS, Forms
 from netcontagion.margining._impact import quotes
+from netcontagion.margining._kept import kept
 from netcontagion.margining._valuation import gains
-from netcontagion.network import HEALTH_TOL
+from netcontagion.network import HEALTH_TOL, rulebook
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -60,6 +61,23 @@ SHOCK, IMPACT, EXECUTION, PENALTY, DEFICIT, MUTUALISATION, COUNTERPARTY = range(
 Floats = Any
 Ints = Any
 Row = Any  # of a table
+
+
+class Columns(np.ndarray[Any, Any]):
+    """A record array whose columns are attributes, found ten times as fast as those of ``np.recarray``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name].view(np.ndarray)
+        except (ValueError, IndexError) as error:
+            raise AttributeError(name) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.dtype.names is not None and name in self.dtype.names:
+            raise AttributeError(f"write to [{name!r}]")
+        super().__setattr__(name, value)
 
 
 class Table(Protocol):
@@ -328,23 +346,52 @@ class Reserves:
         """Lay out the reserves of a network."""
         import pandas as pd
 
-        exchange, contributed = net.columns("exchanges"), net.columns("accounts")["default_fund"]
-        size = len(contributed)
-        vault = net.labels("accounts").get_indexer(pd.Index(exchange["backstop"], dtype=object))  # -1: none
+        exchange, size = net.columns("exchanges"), net.book.n_accounts
+        recourse = exchange["recourse"].any() or any(
+            "recourse" in rulebook(name).layers for name in exchange["rulebook"]
+        )
+        contributed = kept(net, "_contributions", _contributions)
+        vault = np.full(len(exchange["backstop"]), -1)
+        named = np.flatnonzero([name is not None for name in exchange["backstop"]])
+        if len(named):  # finding a label takes a table of all of them
+            vault[named] = net.labels("accounts").get_indexer(pd.Index(exchange["backstop"][named], dtype=object))
         return cls(
             skin=np.array(exchange["skin"]),
-            backstop=np.asarray(vault, dtype=np.int64),
-            default_fund=np.array(contributed) if contributed.any() else np.zeros(size),
-            assessed=np.zeros(size),
-            claims=np.zeros(size),
+            backstop=vault,
+            default_fund=contributed.copy() if len(contributed) else _zeros(size, written=False),
+            assessed=_zeros(size, written=len(contributed) > 0),
+            claims=_zeros(size, written=bool(recourse)),
             surplus=np.zeros(len(net.book.market_mark)),
             failed=np.zeros(size, dtype=bool),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: _no_zeros(value) for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, np.zeros(*value) if isinstance(value, tuple) else value)
 
     def open_round(self) -> None:
         """Forget what belongs to one round."""
         self.surplus[:] = 0.0
         self.defaulters, self.drawn = {}, {}
+
+
+def _contributions(net: ExposureNetwork) -> NDArray[np.float64]:
+    """Default fund contributions by account; empty where there is none."""
+    found = net.columns("accounts")["default_fund"]
+    return found if found.any() else found[:0]
+
+
+def _zeros(size: int, *, written: bool) -> NDArray[np.float64]:
+    """Zeros; those that nobody writes to take no room."""
+    return np.zeros(size) if written else np.broadcast_to(0.0, size)
+
+
+def _no_zeros(value: Any) -> Any:
+    """Shape and type of an array of zeros, which need not be kept."""
+    return (value.shape, value.dtype) if isinstance(value, np.ndarray) and not value.any() else value
 
 
 @dataclass(eq=False)
@@ -407,7 +454,9 @@ class State:
 
     def prices(self) -> NDArray[np.float64]:
         """Price of every asset on its shared book, then of every market on the book it trades on."""
-        return np.concatenate([self.asset_prices(), self.book_prices()])
+        left = self._left()
+        shared = self.asset_base * left[: len(self.asset_base)]
+        return np.concatenate([shared, self.markets.shocked * left[self.markets.book]])
 
     def asset_prices(self) -> NDArray[np.float64]:
         """Price of every asset outside the exchanges now: the shared book's."""
@@ -472,10 +521,10 @@ def records(**columns: tuple[ArrayLike, Any]) -> Any:
     """Lay columns (values, dtype) out as one record array of the network's own size, whose fields are its columns."""
     arrays = {name: np.asarray(values) for name, (values, _) in columns.items()}
     dtype = np.dtype([(name, kind) for name, (_, kind) in columns.items()], align=True)
-    table = np.zeros(len(next(iter(arrays.values()))), dtype=dtype)
+    table = np.zeros(len(next(iter(arrays.values()))), dtype=np.dtype((np.record, dtype)))
     for name, values in arrays.items():
         table[name] = values
-    return table.view(np.recarray)
+    return table.view(Columns)
 
 
 def longer(table: Any, size: int) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from netcontagion._arrays import group_sum
 from netcontagion.margining._opening import empty_ledger
 from netcontagion.margining._state import MUTUALISATION, SHOCK, Board, Reserves, Whole, bearers, records
+from netcontagion.margining._strokes import apply_strokes
 from netcontagion.margining._wealth import cash_of_all, unit_value, units_by_asset, units_by_location, wealth
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ __all__ = ["final_state", "open_whole"]
 
 
 def final_state(live: Live) -> Whole:
-    """Return what everybody has at the end of a run: as opened, with what happened to those who have a seat."""
+    """Return what everybody has at the end of a run: as opened, with what happened to those who were called."""
     whole = open_whole(live)
     overlay, n_traders = live.overlay, whole.n_traders
     whole.books[:] = live.books
     whole.fund_units[:], whole.equity[:] = live.fund_units, live.equity
     whole.marks_outside, whole.reserves = live.marks_outside, live.reserves
+    apply_strokes(whole, overlay)
     _cut_cold(whole, overlay)
     for name, columns in (("entries", ("deposited", "borrowed")), ("positions", ("quantity", "entry"))):
         ours, theirs = getattr(live, name)[: overlay.used[name]], getattr(whole, name)
