@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.optimize
-from test_failure_modes import PAIR, called, lend, liquidated, run
+from test_failure_modes import PAIR, called, lend, liquidated, perpetuals, run
 
 import netcontagion as nc
 from netcontagion import clearing
 
-CASES = json.loads((Path(__file__).parent / "references" / "cascade.json").read_text(encoding="utf-8"))["cases"]
-BY_NAME = {case["name"]: case for case in CASES}
+REFERENCES = Path(__file__).parent / "references"
+DELEVERAGING = ("adl_queue_vs_prorata", "bybit_adl_trigger")
+CASES = json.loads((REFERENCES / "cascade.json").read_text(encoding="utf-8"))["cases"] + [
+    case
+    for case in json.loads((REFERENCES / "price_formation.json").read_text(encoding="utf-8"))["cases"]
+    if case["name"] in DELEVERAGING
+]
 
 
 # adapters: inputs of a case to what the package says -----------------------------------------------------------------
@@ -103,9 +109,101 @@ def liquidation_price(inputs):
     return {"price": high}
 
 
+def ccp_waterfall(inputs):
+    """The member's contract falls by more than its margin; deposits of the others are beyond all layers."""
+    size, capacity = 100.0, [layer for _, layer in inputs["layers"]]
+    margin, own, skin, others = capacity
+    net = perpetuals({"d": (margin, size, 100.0), "s": (1e5, -size, 100.0)}, rulebook="ccp", skin=skin)
+    net = net.replace(accounts=net.accounts.assign(default_fund=[own, others]))
+    found = run(net, nc.Shock.price({"PERP": -inputs["loss"] / size / 100}))
+    row = found.exchanges.loc["P"]
+    used = [margin - found.accounts.loc["d", "equity"]]
+    used += row[["defaulter_fund_used", "skin_used", "default_fund_used"]].tolist()
+    assert used[0] + row["deficit"] == pytest.approx(inputs["loss"])
+    return {"remaining": (inputs["loss"] - np.cumsum(used)).tolist(), "used": used}
+
+
+RULES = """
+name = "own"
+[health]
+test = "equity"
+[amount]
+rule = "whole_account"
+[price]
+rule = "bankruptcy"
+[inventory]
+route = "market"
+participation = "always"
+[deficit]
+layers = ["insurance_fund", "auto_deleveraging", "equity", "default"]
+"""
+
+
+def deleveraged(accounts, rules, shock=None, **exchange):
+    """Run an exchange that closes winners at the bankruptcy price by these rules."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "own.toml"
+        path.write_text(RULES + rules, encoding="utf-8")
+        return run(perpetuals(accounts, rulebook=str(path), **exchange), shock)
+
+
+def adl(inputs):
+    """Longs and shorts from 101 at the mark 100: one contract for each unit of loss or profit, named by the queue.
+
+    Profits and losses of the five sum to -2.5: a long that winners cannot be closed against makes the rest, and the
+    short opposite makes nothing.
+    """
+    pnl = np.array(inputs["pnl"], dtype=float)
+    names = [f"t{inputs['queue_order'].index(place)}" for place in range(len(pnl))]
+    accounts = {
+        name: (float(cash), -gain, 101.0) for name, cash, gain in zip(names, inputs["cash"], pnl.tolist(), strict=True)
+    }
+    rest = -float(pnl.sum())
+    accounts |= {"long": (1e3, rest, 99.0), "short": (1e3, -2 * rest, 100.0)}
+    answer = {"capacity": pnl[pnl > 0].sum()}
+    for rule, word in (("queue", "queue"), ("pro_rata", "prorata")):
+        rules = f'[deficit.auto_deleveraging]\nallocation = "{rule}"\nseverity = {inputs["severity"]}'
+        found = deleveraged(accounts, rules, equity=100.0)
+        table = found.accounts.loc[names]
+        equity = (table["equity"] - table["deficit"]).to_numpy()  # of losers: what they lack
+        seized = inputs["cash"] + pnl - equity
+        answer |= {f"{word}_seized": seized, f"{word}_equity": equity}
+        answer[f"{word}_haircut"] = seized / np.where(pnl > 0, pnl, 1.0)
+        answer["deficit"], answer["budget"] = found.exchanges.loc["P", ["deficit", "auto_deleveraging_used"]]
+    shares = answer["prorata_haircut"][pnl > 0]
+    np.testing.assert_allclose(shares, shares[0], rtol=1e-12)
+    return answer | {"prorata_haircut": shares[0]}
+
+
+def adl_pool_trigger(inputs):
+    """A long of 10,000 from 100 loses its margin of 100,000 and the loss of the case; the fund may fall by 30 %."""
+    size, margin = 1e4, 1e5
+    rules = f"[deficit.insurance_fund]\ndrawdown = {-inputs['insurance_pnl_ratio']}"
+    fall = nc.Shock.price({"PERP": -(margin + inputs["symbol_loss"]) / size / 100})
+    accounts = {"long": (margin, size, 100.0), "short": (margin, -size, 100.0)}
+    found = deleveraged(accounts, rules, fall, insurance_fund=float(inputs["balance"]))
+    row = found.exchanges.loc["P"]
+    assert row["deficit"] == pytest.approx(row["insurance_fund_used"] + row["auto_deleveraging_used"])
+    return {
+        "pnl_ratio": -row["deficit"] / inputs["pool_max_balance"],
+        "adl_triggered": bool((found.events["type"] == "auto_deleveraging").any()),
+        "borne_by_users": row["auto_deleveraging_used"],
+    }
+
+
 ADAPTERS = {
     adapter.__name__: adapter
-    for adapter in (toxic_threshold, pro_rata_node, collateral_ring, classes, self_consistent_prices, liquidation_price)
+    for adapter in (
+        toxic_threshold,
+        pro_rata_node,
+        collateral_ring,
+        classes,
+        self_consistent_prices,
+        liquidation_price,
+        ccp_waterfall,
+        adl,
+        adl_pool_trigger,
+    )
 }
 
 

@@ -6,6 +6,7 @@ Every test works out the naive answer by hand, runs the package, and asserts tha
 from __future__ import annotations
 
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -41,6 +42,29 @@ def lend(accounts, *, prices, depth=(), rulebook="lending", markets=(), modes=()
     assets = {"asset": list(prices), "price": list(prices.values()), "depth": [depth.get(a, NAN) for a in prices]}
     given = {"assets": assets, "markets": columns(rows), "accounts": columns(owners), "exchanges": columns(banks)}
     return nc.ExposureNetwork(**(given | {"balances": columns(held)} | tables))
+
+
+def perpetuals(accounts, *, rulebook, depth=math.inf, **exchange):
+    """Exchange P of one linear contract at 100, maintenance margin 0.5 %; accounts are {name: (cash, units, entry)}."""
+    contracts = [{"account": k, "asset": "PERP", "quantity": q, "entry_price": e} for k, (_, q, e) in accounts.items()]
+    return nc.ExposureNetwork(
+        assets={"asset": ["PERP", "USD"], "price": [100.0, 1.0], "kind": ["linear", "stable"],
+                "underlying": ["BTC", None], "settlement": ["USD", None], "depth": [depth, NAN]},
+        exchanges=columns([{"exchange": "P", "rulebook": rulebook} | exchange]),
+        markets={"exchange": ["P"] * 2, "asset": ["PERP", "USD"], "maintenance_margin": [0.005, NAN]},
+        accounts={"account": list(accounts), "trader": list(accounts), "exchange": ["P"] * len(accounts)},
+        balances={"account": list(accounts), "asset": ["USD"] * len(accounts),
+                  "deposited": [cash for cash, _, _ in accounts.values()]},
+        positions=columns([row for row in contracts if row["quantity"]]),
+    )  # fmt: skip
+
+
+def with_sources(folder, preset, sources):
+    """Write a preset with price sources; return its path."""
+    path = folder / f"{preset}_{len(list(folder.iterdir()))}.toml"
+    text = resources.files("netcontagion.network").joinpath("rulebooks", f"{preset}.toml").read_text(encoding="utf-8")
+    path.write_text(f"{text}\n{sources}", encoding="utf-8")
+    return str(path)
 
 
 def columns(rows):
@@ -139,6 +163,28 @@ def test_05_square_root_impact_per_sale():
     assert naive(9) < 0.14
 
 
+LONG = {"long": (50.0, 10.0, 100.0), "next": (750.0, 100.0, 100.0), "short": (9e3, -110.0, 100.0)}
+
+
+def test_06_gross_liquidations_as_net_selling():
+    """Winners and vaults take contracts over without an order: the price stays, and the next long is not called."""
+    naive = 93 * math.exp(-10 / 200)
+    assert 750 + 100 * (naive - 100) < 0 < 0.005 * 100 * 93 < 750 + 100 * (93 - 100.0)
+    fall = nc.Shock.price({"PERP": -0.07})
+    won = run(perpetuals(LONG, rulebook="perpetual", depth=200.0), fall)
+    rich = LONG | {"long": (71.0, 10.0, 100.0), "vault": (500.0, 0.0, 0.0)}  # equity of 1, under two thirds of 4.65
+    taken = run(perpetuals(rich, rulebook="hyperliquid", depth=200.0, backstop="vault"), fall)
+    for found, kind in ((won, "auto_deleveraging"), (taken, "takeover")):
+        moved = found.events[(found.events["type"] == kind) & (found.events["asset"] == "PERP")]
+        assert moved["quantity"].tolist() == [10.0]  # the gross notional is there
+        assert liquidated(found) == called(found) == {"long"}
+        assert found.assets.loc["PERP", ["price", "sold"]].tolist() == [93.0, 0.0]
+        assert found.rounds["sold"].sum() == 0.0
+    sold = run(perpetuals(LONG, rulebook="perpetual", depth=200.0, insurance_fund=1e6), fall)
+    assert called(sold) == {"long", "next"}  # where the book takes it, the naive answer is right
+    assert sold.events.loc[sold.events["type"] == "contract_sale", "quantity"].iloc[0] == 10.0
+
+
 def test_07_both_sides_of_a_trade():
     """A liquidation has a liquidated and a liquidating side, and is followed by trades: it counts once."""
     found = run(lend({"k@A": {"ETH": 100.0, "USD": -81.0}}, prices=PAIR))
@@ -159,6 +205,21 @@ def test_08_liquidations_summed_over_sources():
     found = run(nc.merge(*records))
     assert naive == pytest.approx(4 * 40.5)
     assert found.accounts["repaid"].sum() == pytest.approx(3 * 40.5)
+
+
+def test_09_profits_of_deleveraged_traders_as_income_of_the_exchange():
+    """Winners closed at 95 realise 50, their own; over all accounts profit and loss sum to zero."""
+    accounts = {"long": (50.0, 10.0, 100.0), "a": (100.0, -6.0, 100.0), "b": (100.0, -4.0, 100.0)}
+    found = run(perpetuals(accounts, rulebook="perpetual"), nc.Shock.price({"PERP": -0.07}))
+    closed = found.events[found.events["type"] == "auto_deleveraging"]
+    realised = float((closed["quantity"] * (100 - closed["price"])).sum())
+    naive = realised - found.exchanges.loc["P", "deficit"]
+    assert naive == pytest.approx(50 - 20)
+    assert found.exchanges.loc["P", "loss"] == pytest.approx(0.0, abs=1e-9)
+    loss = found.traders["loss"]
+    assert loss[["long", "a", "b"]].tolist() == pytest.approx([50.0, -30.0, -20.0])
+    assert loss.sum() == pytest.approx(0.0, abs=1e-9)
+    assert -loss[["a", "b"]].sum() == pytest.approx(realised) == 10 * (100 - 93) - 20  # less than at the mark
 
 
 def test_10_isolated_deficit_charged_to_another_account():
@@ -222,6 +283,25 @@ def test_14_fixed_depth_in_a_crash():
     assert naive.assets.loc["ETH", "price"] == pytest.approx(0.9 * math.exp(-10 / 500))
     assert liquidated(found) == {"a@A", "b@A"}
     assert found.assets.loc["ETH", "price"] == pytest.approx(0.9 * math.exp(-20 / 50))
+
+
+def test_16_oracle_and_book(tmp_path):
+    """A lends at B's price: a sale on B's book calls at A, where the account is sold for what A's own book pays."""
+    accounts = {"b@B": {"ETH": 40.0, "USD": -35.0}, "a@A": {"ETH": 100.0, "USD": -65.0}}
+    rules = with_sources(tmp_path, "closeout", '[sources.of_b]\nmode = "index"\nlegs = [{exchange = "B"}]')
+    books = {("B", "ETH"): {"price": 1.0, "depth": 100.0}, ("A", "ETH"): {"price": 1.0, "depth": 1_000.0}}
+    read = books | {("A", "ETH"): books["A", "ETH"] | {"price_source": "of_b"}}
+    naive, found = (run(lend(accounts, prices=PAIR, rulebook=rules, markets=given)) for given in (books, read))
+    assert called(naive) == {"b@B"}
+    assert called(found) == {"b@B", "a@A"}
+    mark = math.exp(-0.4)
+    assert found.markets.loc[("A", "ETH"), "mark"] == pytest.approx(mark)
+    assert found.markets.loc[("A", "ETH"), "price"] == pytest.approx(math.exp(-0.1))
+    sales = found.events[(found.events["type"] == "sale") & (found.events["account"] == "a@A")]
+    ours = 1_000 * -math.expm1(-0.1)
+    assert sales["cash"].sum() == pytest.approx(ours)
+    assert found.traders.loc["a", "loss"] == pytest.approx(100 - ours)
+    assert ours - 65 > 10 * (100 * mark - 65)  # what a sale at the mark would have left
 
 
 def test_17_all_of_a_debt_where_the_close_factor_is_half():
@@ -352,3 +432,58 @@ def test_25_health_of_totals():
     naive = 0.8 * 200 / 125
     assert naive == pytest.approx(1.28)
     assert called(found) == liquidated(found) == {"t@A/1"}
+
+
+def test_26_deposits_cut_where_only_gains_are():
+    """A hole of 20: gains of 42 and 28 bear it; who holds no contract keeps 40."""
+    accounts = {"long": (50.0, 10.0, 100.0), "a": (100.0, -6.0, 100.0), "b": (100.0, -4.0, 100.0)}
+    accounts |= {"flat": (40.0, 0.0, 0.0)}
+    found = run(perpetuals(accounts, rulebook="deribit"), nc.Shock.price({"PERP": -0.07}))
+    naive = np.array([142.0, 128.0, 40.0]) - 20 * np.array([100, 100, 40]) / 240
+    ours = found.accounts.loc[["a", "b", "flat"], "equity"].to_numpy()
+    assert found.exchanges.loc["P", ["gains_used", "socialised"]].tolist() == pytest.approx([20.0, 0.0])
+    assert ours == pytest.approx([142 - 12, 128 - 8, 40.0])
+    assert ours.sum() == pytest.approx(naive.sum())
+    assert ours[2] > naive[2] + 3
+
+
+def test_27_index_weights_of_another_day(tmp_path):
+    """A wrapped token falls by 80 % on the book that has 30 % of the index: weights are those of the day's rulebook."""
+    legs = 'mode = "index"\nlegs = [{{weight = {}}}, {{asset = "ETH", convert = true, weight = {}}}]'
+    accounts = {"k@A": {"wETH": 100.0, "USD": -65.0}, "j@A": {"wETH": 100.0, "USD": -55.0}}
+    assets = {"asset": ["ETH", "wETH", "USD"], "price": [1.0] * 3, "underlying": [None, "ETH", None]}
+    marked = {"wETH": {"price_source": "blend"}}
+
+    def on(sources):
+        rules = with_sources(tmp_path, "closeout", f"[sources.blend]\n{sources}")
+        net = lend(accounts, prices=PAIR | {"wETH": 1.0}, rulebook=rules, markets=marked, assets=assets)
+        return run(net, nc.Shock.price({"wETH": -0.8}))
+
+    before, found, after = on(legs.format(5, 5)), on(legs.format(3, 7)), on('mode = "redemption"')
+    marks = [one.markets.loc[("A", "wETH"), "mark_after_shock"] for one in (before, found, after)]
+    assert marks == pytest.approx([0.5 * 0.2 + 0.5, 0.3 * 0.2 + 0.7, 1.0])
+    assert called(found) == {"k@A"}
+    assert called(before) == {"k@A", "j@A"}
+    assert called(after) == set()
+
+
+def test_28_open_interest_as_a_measure_of_liquidations():
+    """A liquidated long of 10: sold or taken over, open interest stays; it falls by what winners are closed for."""
+    accounts = {"long": (50.0, 10.0, 100.0), "a": (100.0, -6.0, 100.0), "b": (100.0, -4.0, 100.0)}
+    rich = accounts | {"long": (71.0, 10.0, 100.0), "vault": (500.0, 0.0, 0.0)}
+    fall = nc.Shock.price({"PERP": -0.07})
+    markets = {
+        "won": perpetuals(accounts, rulebook="perpetual"),
+        "part": perpetuals(accounts, rulebook="perpetual", insurance_fund=8.0),  # pays for orders of 4
+        "sold": perpetuals(accounts, rulebook="perpetual", insurance_fund=20.0),
+        "taken": perpetuals(rich, rulebook="hyperliquid", backstop="vault"),
+    }
+    found = {name: run(net, fall) for name, net in markets.items()}
+    assert all(liquidated(one) == {"long"} for one in found.values())  # 10 contracts, each time
+    naive = {name: 10.0 + one._state.positions.quantity.clip(max=0).sum() for name, one in found.items()}
+    assert naive == pytest.approx({"won": 10.0, "part": 6.0, "sold": 0.0, "taken": 0.0})  # the fall of open interest
+    for name, one in found.items():
+        closed = one.events.loc[one.events["type"] == "auto_deleveraging", "quantity"].sum()
+        assert closed == pytest.approx(naive[name])
+        moved = one.events[one.events["type"].isin(["contract_sale", "takeover"]) & (one.events["asset"] == "PERP")]
+        assert moved["quantity"].sum() + closed == pytest.approx(10.0)

@@ -463,16 +463,20 @@ class Play:
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
         """Let owners answer, and what is in transit arrive; return who is left, and how many accounts were helped."""
-        state, seats = self.state, which[which >= 0]
+        state, seated = self.state, which >= 0
+        seats = which[seated]
         asked = self.asked(seats)
         log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))
         arrived = settle(state, marks, self.events.number)
-        self.note_moves(arrived, marks)
+        if len(arrived):
+            self.note_moves(arrived, marks)
+        if not (len(log) or len(arrived)):
+            return which, health, 0
         helped = np.isin(which, log[:, 0])
         if len(arrived) or len(state.transit.units):  # what is still in transit helps nobody yet
             now, _ = _answers.account_health(seats, state.accounts, state.entries, state.markets, marks)
             helped |= np.isin(which, state.entries.account[arrived[:, 1].astype(np.int64)])
-            helped[which >= 0] &= ~called(now)
+            helped[seated] &= ~called(now)
         self.notes["topped_up"][which[helped]] = True
         return which[~helped], health[~helped], int(helped.sum())
 

@@ -527,22 +527,21 @@ class Live(State):
     """The state while a run goes on: only accounts that can act have a row, a seat; the overlay opens them.
 
     ``lots`` is what exchanges took over and have not sold, ``auctions`` the terms of their auctions. ``transit`` holds
-    withdrawals on their way, ``investors`` the holdings of those who trade without being called,
-    ``external_left`` the external assets that later shocks left (None: there was none).
+    withdrawals on their way, ``investors`` the holdings of those who trade without being called.
     """
 
     overlay: Overlay
     lots: Lots
     auctions: Any
+    struck_assets: NDArray[np.float64] | None = None  # external assets after a later shock
     taken: list[Taken] = field(default_factory=list)
     transit: Transit = field(default_factory=Transit)
     investors: Investors | None = None
-    external_left: NDArray[np.float64] | None = None
 
     @property
     def external_assets(self) -> NDArray[np.float64]:
-        """External assets of each trader now [num]: only shocks change them."""
-        return self.shock.external_assets(self.net) if self.external_left is None else self.external_left
+        """External assets of every trader now [num]."""
+        return self.shock.external_assets(self.net) if self.struck_assets is None else self.struck_assets
 
 
 @dataclass(eq=False)

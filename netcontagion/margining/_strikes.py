@@ -31,7 +31,7 @@ def strike(state: Live, shock: Shock) -> NDArray[np.int64]:
     for name in ("depth", "sold", "passing"):  # the impact so far stays
         state.books[name] *= shock.depth_factor
     state.rules["out"] |= shock.out(net)
-    state.external_left = shock.external_assets(net, state.external_assets)
+    state.struck_assets = shock.external_assets(net, state.external_assets)
     overlay.defaulted |= shock.defaulted(net)
     _fail(state)
     after = current_state(state)
