@@ -137,7 +137,7 @@ class LendingTwin(Twin):
         raise AssertionError("the twin does not settle")
 
     def renew(self, marks):
-        self.left = {v: rule.inventory_rule.capital for v, rule in self.rule.items()}
+        self.money_left = {v: rule.inventory_rule.capital for v, rule in self.rule.items()}
         self.room = {v: rule.amount_rule.capacity for v, rule in self.rule.items()}
         self.room |= {key: self.rule[key[0]].amount_rule.capacity_per_asset for key in self.base}
         for lot in self.lots:
@@ -282,9 +282,9 @@ class LendingTwin(Twin):
         return price
 
     def affordable_value(self, venue, d, marks):
-        if math.isinf(self.left[venue]):
+        if math.isinf(self.money_left[venue]):
             return math.inf
-        units = self.affordable(self.base[venue, d], self.book[venue, d], self.left[venue])
+        units = self.affordable(self.base[venue, d], self.book[venue, d], self.money_left[venue])
         return units * marks[venue, d]
 
     def brings(self, venue, asset, units):
@@ -308,7 +308,7 @@ class LendingTwin(Twin):
         self._buy_in(venue, d, -paid)
         self.liquidators += proceeds - cost - rule.gas
         self.market_cash -= proceeds - cost - rule.gas
-        self.left[venue] -= cost
+        self.money_left[venue] -= cost
         return True
 
     def close_share(self, k, share, marks):

@@ -356,7 +356,8 @@ class Play:
         """Let go of what only a run that goes on needs."""
         self.state.board = self.state.overlay.trimmed(self.state.board)
         self.notes = self.notes[: len(self.state.accounts)].copy()
-        self.events.call_of = self.events.call_of[: len(self.state.accounts)].copy()
+        seats = len(self.state.accounts)
+        self.events.call_of = longer(self.events.call_of, seats)[:seats].copy()
         del self.draws, self.scan, self.watch, self.strokes, self.margin, self.reach
 
     def may_return(self, called: int) -> bool:
