@@ -6,11 +6,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.optimize
 from test_failure_modes import columns, run
 
 import netcontagion as nc
+from netcontagion import generators
 from netcontagion.errors import ContagionError, SchemaError
 
 NAN = float("nan")
@@ -460,3 +462,46 @@ def test_a_vault_must_be_an_account_of_its_exchange(rules):
         "no backstop vault at X" in line
         for line in nc.cascade(book(TAKEN, rulebook=rules(amount)), nc.Shock()).assumptions
     )
+
+
+@pytest.mark.parametrize("priority", ["worst_first", "best_first"])
+@pytest.mark.parametrize("preset", ["perpetual", "binance", "dydx_v4", "hyperliquid"])
+def test_networks_without_anything_in_common_go_their_own_ways(preset, priority):
+    """Merged, every account ends as it does alone, whoever else is called between two accounts of an exchange."""
+    lend = generators.market(300, exchanges=2, wallets=0.0, under_water=0.1, seed=4)
+    perp = generators.market(
+        300, exchanges=0, perpetuals=1, wallets=0.0, depth=0.1, prices=lend.assets["price"], seed=4
+    )
+    perp = perp.replace(exchanges=perp.exchanges.assign(rulebook=preset))
+    shock = nc.Shock.price({"ETH": -0.10}, family=True)
+    together, *apart = (nc.cascade(net, shock, priority=priority, seed=1) for net in (nc.merge(lend, perp), lend, perp))
+    together.check()
+    assert (apart[1].events["type"] == "auto_deleveraging").any()
+    assert apart[0].accounts["liquidated"].sum() > 5
+    for alone in apart:
+        found = together.accounts.loc[alone.accounts.index]
+        for name in ("health", "equity", "deficit", "loss"):
+            np.testing.assert_allclose(found[name], alone.accounts[name], rtol=1e-9, atol=1e-6, err_msg=name)
+
+
+def test_the_table_of_positions_says_what_everybody_holds_at_the_end():
+    net = generators.market(200, exchanges=0, perpetuals=2, seed=1)
+    found = nc.cascade(net, nc.Shock.price({"ETH": -0.15}, family=True))
+    table = found.positions
+    assert table["quantity_before"].to_dict() == net.positions["quantity"].to_dict()
+    sold = found.markets["sold"].groupby(level="asset").sum()
+    left = table["quantity"].groupby(level="asset").sum()
+    assert (left + sold[left.index]).abs().max() < 1e-6
+    unit = table.index.get_level_values("account").map(net.accounts["exchange"]).to_numpy()
+    mark = found.markets["mark"].loc[list(zip(unit, table.index.get_level_values("asset"), strict=True))].to_numpy()
+    np.testing.assert_allclose(table["gain"], table["quantity"] * (mark - table["entry_price"]), atol=1e-6)
+
+
+def test_a_result_says_what_every_layer_bore_and_leaves_out_rounding():
+    net = generators.market(300, exchanges=0, perpetuals=1, depth=0.1, seed=4)
+    found = nc.cascade(net, nc.Shock.price({"ETH": -0.10}, family=True))
+    assert 0 < found.exchanges["gains_used"].sum() < 1e-6  # rounding
+    assert "gains" not in repr(found)
+    facts, borne = found.summary(), found.exchanges["auto_deleveraging_used"].sum()
+    assert facts["auto deleveraging [USD]"] == borne > 0
+    assert not any(str(name).startswith("gains") for name in facts.index)

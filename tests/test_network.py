@@ -391,6 +391,8 @@ def test_contracts_are_closed_at_what_the_others_paid():
     assert (table["quantity"] * table["entry_price"]).sum() == pytest.approx(0.0, abs=1e-9)
     assert net.book.equity().sum() == pytest.approx(100.0)
     assert "others@X holds contracts of 600 USD" in repr(net)
+    assert "3 positions with open interest of 1k USD" in repr(net)
+    assert net.summary()["open interest [USD]"] == 1000.0
     assert not net.under_water.any()
     problems = refused(nc.ExposureNetwork, **contracts([10.0, -4.0], [100.0, 90.0]), complete=True)
     assert set(problems) == {("positions", "quantity", None)}

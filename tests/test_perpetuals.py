@@ -375,7 +375,7 @@ def test_a_market_of_traders_and_prices_known_elsewhere_merges():
                                        "asset": ["WETH", "USDC"] * 2},
     )  # fmt: skip
     perps = generators.market(
-        40, exchanges=0, perpetuals=2, owners=other.labels("traders")[:2], prices=other.assets["price"], seed=1
+        40, exchanges=0, perpetuals=2, owners=other.labels("traders"), prices=other.assets["price"], seed=1
     )
     assert perps.assets.loc["ETH-PERP", "price"] == 2000.0
     net = nc.merge(other, perps)

@@ -24,6 +24,7 @@ from netcontagion.generators._calibration import (
 )
 from netcontagion.generators._perpetuals import CONTRACTS, Holders, perpetual_network
 from netcontagion.network import ExposureNetwork, merge, preset_table
+from netcontagion.network._labels import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -111,7 +112,8 @@ def market(
         the market makers.
     owners : iterable of labels, optional
         Traders of another network who also trade on the perpetual exchanges; see ``shared``. They get no wallet, so
-        that ``nc.merge`` with their own network finds no contradiction.
+        that ``nc.merge`` with their own network finds no contradiction. Labels ``others@`` are passed over, so that
+        ``net.labels("traders")`` can be given as it is.
     prices : mapping, optional
         Prices by asset that replace those of June 2023 [USD]; those of assets unknown here are passed over, so that the
         prices of another network can be given as they are. What follows the same underlying as WBTC or WETH moves
@@ -157,7 +159,8 @@ def market(
     if set(places) & set(lend):
         raise ValueError(f"perpetuals is {perpetuals!r}; allowed: names other than those of the lending exchanges")
     price = _prices(prices)
-    known = list(dict.fromkeys(owners if owners is not None else ()))
+    given = dict.fromkeys(owners if owners is not None else ())
+    known = [label for label in given if not str(label).startswith(OTHERS)]
     parts = []
     if lend:
         options = {"lenders": lenders, "shared": shared, "loops": loops, "under_water": under_water}

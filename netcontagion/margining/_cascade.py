@@ -242,6 +242,7 @@ class Play:
     events: Events
     notes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=_NOTES))
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    unfilled: list[NDArray[np.float64]] = field(default_factory=list)  # contracts that wait for auto-deleveraging
 
     def __post_init__(self) -> None:
         state, index = self.state, self.state.overlay.index
@@ -568,8 +569,11 @@ class Play:
         return moved, sold, holes, int((~shut & (noticed | resting)).sum())
 
     def liquidate(self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]) -> int:
-        """Close accounts by the rules of their exchange, in the given order; return how many were acted on."""
-        state = self.state
+        """Close accounts by the rules of their exchange, in the given order; return how many were acted on.
+
+        Auto-deleveraging waits for all of them, so that it does not hang on who else is called.
+        """
+        state, self.unfilled = self.state, []
         ways = (self._close_part, self._close_whole, self._absorb, self._auction, self._close_margin)
         seated = which >= 0
         seats, way = which[seated], np.full(len(which), _AT_ONCE)
@@ -581,13 +585,18 @@ class Play:
                 continue
             if way[run[0]] == _AT_ONCE:
                 acted += self._close_at_once(which[run], marks)
-                continue
-            seats = ways[way[run[0]]](which[run], health[run], marks)
-            self.notes["liquidated"][seats] = True
-            self.notes["closed"][seats] = self.events.number + 1
-            self.watch.touch(seats)
-            acted += int(np.count_nonzero(np.diff(seats, prepend=-1)))
+            else:
+                acted += self._note_closed(ways[way[run[0]]](which[run], health[run], marks))
+        if self.unfilled:
+            self._note_closed(self._deleverage(np.concatenate(self.unfilled), marks))
         return acted
+
+    def _note_closed(self, seats: NDArray[np.int64]) -> int:
+        """Note who was liquidated in this round; return how many."""
+        self.notes["liquidated"][seats] = True
+        self.notes["closed"][seats] = self.events.number + 1
+        self.watch.touch(seats)
+        return int(np.count_nonzero(np.diff(seats, prepend=-1)))
 
     def _close_at_once(self, which: NDArray[np.int64], marks: NDArray[np.float64]) -> int:
         """Close some accounts without a seat, for good; return how many traded."""
@@ -697,15 +706,20 @@ class Play:
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Close contracts of margin accounts, sell deposits for what they owe; return the seat of every fill."""
-        log = _margin_sales.close_margin(which, health, self.state.board, self.state.terms.rates, marks)
-        seats = [self._note_fills(log, marks)]
-        unfilled, pending = (log[log[:, 2] == kind] for kind in (_margin_sales.UNFILLED, _margin_sales.PENDING))
-        if len(unfilled):
-            traded = deleverage(self.desk, unfilled[:, [0, 1, 3, 4]], marks)
-            traded.append(_margin_sales.settle_up(pending[:, [0, 3, 4]], self.state.board, marks))
-            seats += [self._note_fills(one, marks) for one in traded]
-            seats.append(unfilled[:, 0].astype(np.int64))
-        return np.sort(np.concatenate(seats))
+        tiers = self.state.terms.tiers
+        rates = (tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative)
+        log = _margin_sales.close_margin(which, health, self.state.board, rates, marks)
+        left = log[log[:, 2] >= _margin_sales.UNFILLED]
+        if len(left):
+            self.unfilled.append(left)
+        return np.sort(np.concatenate([self._note_fills(log, marks), left[:, 0].astype(np.int64)]))
+
+    def _deleverage(self, left: NDArray[np.float64], marks: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Close what no book took at the bankruptcy price, settle those accounts; return the seat of every fill."""
+        unfilled, pending = (left[left[:, 2] == kind] for kind in (_margin_sales.UNFILLED, _margin_sales.PENDING))
+        traded = deleverage(self.desk, unfilled[:, [0, 1, 3, 4]], marks)
+        traded.append(_margin_sales.settle_up(pending[:, [0, 3, 4]], self.state.board, marks))
+        return np.sort(np.concatenate([self._note_fills(one, marks) for one in traded]))
 
     def _note_fills(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> NDArray[np.int64]:
         """Record what margin accounts traded and were charged; return the seat of every fill."""

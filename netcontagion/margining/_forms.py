@@ -55,7 +55,7 @@ FORMS = {
 }
 NO_LEVELS = np.zeros((3, 0))
 DRY = 1e-6  # share of a pool that never leaves it: its price would be infinite
-STEEPEST = 700.0  # largest exponent of a price: exp(710) is infinite
+STEEPEST = 300.0  # largest exponent of a price: nobody sells beyond it, and sums of money stay finite
 FARTHEST = 1e12  # most that can be bought, over the depth, where the price rises with it or its root
 MOST_PAID = 1e300  # cash over price x depth that no purchase goes beyond
 SLACK = 1e-12  # relative rounding that an edge or a profit may miss by

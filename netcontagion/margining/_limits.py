@@ -74,7 +74,7 @@ def admit(which: NDArray[np.int64], board: Board, marks: NDArray[np.float64]) ->
             m = board.entries[e].market
             if value[m] > 0.0:
                 share = min(share, board.markets[m].room * held / (value[m] * debt))
-        if share * debt < CRUMB * min(debt, rule.capacity, rule.capacity_per_asset):
+        if share < CRUMB or share * debt < CRUMB * min(debt, rule.capacity, rule.capacity_per_asset):
             shares[place] = 0.0
             continue
         shares[place] = share

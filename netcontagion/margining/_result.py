@@ -14,6 +14,7 @@ from netcontagion.errors import ContagionError
 from netcontagion.margining._final import clear_up, is_due
 from netcontagion.margining._ledger import Laws, add_up, laws_of, losses_by_bearer
 from netcontagion.margining._state import CHANNELS, bearer_labels, called
+from netcontagion.margining._valuation import gains
 from netcontagion.margining._whole import final_state
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _NAMED = {
     "frozen": "frozen",
     "uncovered": "uncovered",
 }  # columns of the layers that every result has
+_SAID = ("insurance fund", "equity", "socialised", "uncovered")  # layers that every summary has
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -214,6 +216,14 @@ class CascadeResult:
         }
         return pd.DataFrame(table, index=net.labels("exchanges"))
 
+    def _layers(self) -> dict[str, float]:
+        """Return what each layer bore, as people call it; rounding is left out."""
+        exchanges = self.exchanges
+        columns = [name for name in map(str, exchanges) if name in _NAMED.values() or name.endswith("_used")]
+        least = _TOLERANCE * float(exchanges["deficit"].sum())
+        borne = {name.removesuffix("_used").replace("_", " "): float(exchanges[name].sum()) for name in columns}
+        return {name: value for name, value in borne.items() if value > least}
+
     @property
     def _left_below(self) -> int:
         return int(called(self.accounts["health"].to_numpy()).sum())
@@ -275,6 +285,31 @@ class CascadeResult:
         return float(np.divide(least, greatest, out=np.ones(len(least)), where=greatest > 0).min(initial=1.0))
 
     @functools.cached_property
+    def positions(self) -> pd.DataFrame:
+        """Positions: contracts before and at the end, entry price, gain since entry at the last mark."""
+        import pandas as pd
+
+        state, net = self._state, self.network
+        held, n_markets = state.positions, len(state.markets)
+        rows = np.searchsorted(
+            held.account.astype(np.int64) * n_markets + held.market,
+            net.book.position_account.astype(np.int64) * n_markets + net.book.position_market,
+        )
+        before = np.zeros(len(held))
+        before[rows] = net.book.quantity
+        index = pd.MultiIndex.from_arrays(
+            [net.labels("accounts")[held.account], net.labels("assets")[state.markets.asset[held.market]]],
+            names=["account", "asset"],
+        )
+        table = {
+            "quantity_before": before,
+            "quantity": np.array(held.quantity),
+            "entry_price": np.array(held.entry),
+            "gain": gains(state.markets, held, state.marks()),
+        }
+        return pd.DataFrame(table, index=index)
+
+    @functools.cached_property
     def losses(self) -> pd.DataFrame:
         """Losses by channel (rows) and bearer: traders, ``others@``, each exchange, liquidators, market, creditors."""
         return losses_by_bearer(self.network, self._bearer_losses)
@@ -317,11 +352,12 @@ class CascadeResult:
             "liquidated": int(accounts["liquidated"].sum()),
             "left below health 1": self._left_below,
             f"debt repaid [{money}]": float(accounts["repaid"].sum()),
-            f"collateral sold [{money}]": float(self.rounds["sold"].sum()),
+            f"sold [{money}]": float(self.rounds["sold"].sum()),
             f"bad debt [{money}]": float(exchanges["deficit"].sum()),
             f"insurance fund used [{money}]": float(exchanges["insurance_fund_used"].sum()),
             f"equity used [{money}]": float(exchanges["equity_used"].sum()),
             f"socialised [{money}]": float(exchanges["socialised"].sum()),
+            **{f"{name} [{money}]": value for name, value in self._layers().items() if name not in _SAID},
             f"uncovered [{money}]": float(exchanges["uncovered"].sum()),
             f"loss of all bearers [{money}]": float(self._bearer_losses.sum()),
             "accounting error": self._laws.worst,
@@ -355,9 +391,7 @@ class CascadeResult:
         fell = fell[fell < -5e-5].head(4)
         impact = "  ".join(f"{name} {100 * value:.1f} %" for name, value in fell.items()) or "none"
         bad = exchanges["deficit"].sum()
-        columns = [name for name in map(str, exchanges) if name in _NAMED.values() or name.endswith("_used")]
-        layers = {name.removesuffix("_used").replace("_", " "): exchanges[name].sum() for name in columns}
-        borne = " + ".join(f"{name} {money(value)}" for name, value in layers.items() if value)
+        borne = " + ".join(f"{name} {money(value)}" for name, value in self._layers().items())
         lines = [
             head + f" | {unit}",
             *([f"  moved      {', '.join(map(str, moved[:8]))}{' ...' if len(moved) > 8 else ''}"] if moved else []),

@@ -11,7 +11,6 @@ import numpy as np
 
 from netcontagion._compile import kernel
 from netcontagion.margining._forms import (
-    CONSTANT_PRODUCT,
     EXPONENTIAL,
     HALVINGS,
     LADDER,
@@ -44,10 +43,10 @@ def _curve(base: float, book: Row, levels: NDArray[np.float64]) -> PriceCurve:
 
 @kernel
 def taken(units: float, book: Row, levels: Levels) -> float:
-    """Part of an order that a book takes: ladders and pools end, other forms go on at whatever price."""
-    if np.isinf(book.depth) or book.form not in (LADDER, CONSTANT_PRODUCT):
+    """Part of an order that a book takes: ladders and pools end, and no price rises without bound."""
+    if np.isinf(book.depth):
         return units
-    if levels is None:
+    if levels is None or book.form != LADDER:
         return smooth_fill(book.form, book.sold, book.depth, units)
     return fillable(_curve(1.0, book, levels), units)
 

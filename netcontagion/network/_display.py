@@ -47,6 +47,10 @@ def summary(net: ExposureNetwork) -> pd.Series:
         f"liabilities [{net.numeraire}]": float(net.columns("liabilities")["amount"].sum()),
         "accounts below health 1": int(net.under_water.sum()),
     }
+    if len(book.quantity):
+        bought = book.quantity > 0
+        facts["positions"] = len(book.quantity)
+        facts[f"open interest [{net.numeraire}]"] = float(book.notional()[bought].sum())
     facts |= {f"{label} supplies [{net.numeraire}]": value for label, value in others.items()}
     facts |= {f"{label} holds contracts [{net.numeraire}]": value for label, value in _others_contracts(net).items()}
     return pd.Series(facts, dtype=object, name="network")
@@ -85,6 +89,9 @@ def describe(net: ExposureNetwork) -> str:
     parts = [
         f"{facts[kind]:,} {kind}" for kind in ("balances", "accounts", "traders", "exchanges", "assets") if facts[kind]
     ]
+    if "positions" in facts:
+        interest = money(facts[f"open interest [{net.numeraire}]"])
+        parts.append(f"{facts['positions']:,} positions with open interest of {interest} {net.numeraire}")
     owed = len(net.columns("liabilities")["amount"])
     parts += [f"{owed:,} liabilities"] if owed else []
     line = ", ".join(parts)
