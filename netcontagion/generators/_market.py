@@ -23,8 +23,7 @@ from netcontagion.generators._calibration import (
     significant,
 )
 from netcontagion.generators._perpetuals import CONTRACTS, Holders, perpetual_network
-from netcontagion.network import ExposureNetwork, merge, preset_table
-from netcontagion.network._labels import OTHERS
+from netcontagion.network import OTHERS, ExposureNetwork, merge, preset_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

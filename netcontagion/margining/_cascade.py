@@ -706,9 +706,7 @@ class Play:
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Close contracts of margin accounts, sell deposits for what they owe; return the seat of every fill."""
-        tiers = self.state.terms.tiers
-        rates = (tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative)
-        log = _margin_sales.close_margin(which, health, self.state.board, rates, marks)
+        log = _margin_sales.close_margin(which, health, self.state.board, self.state.terms.rates, marks)
         left = log[log[:, 2] >= _margin_sales.UNFILLED]
         if len(left):
             self.unfilled.append(left)
