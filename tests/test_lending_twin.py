@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from test_cascade_twin import Twin, opening_wealth, random_shock, random_tables
 
-CHANNELS = ("top_up", "withdrawal", "liquidation", "impact")  # that the twin knows
-
 import netcontagion as nc
 
+CHANNELS = ("top_up", "withdrawal", "liquidation", "impact")  # that the twin knows
 TINY = 1e-12
 
 HEAD = {
