@@ -232,7 +232,7 @@ class Twin:
         if math.isinf(depth):
             return 1.0
         if self.form[book] == "exponential":
-            return math.exp(-max(q / depth, -700))
+            return math.exp(-max(q / depth, -300))
         if self.form[book] == "linear":
             return max(1 - q / depth, 0.0)
         if self.form[book] == "square_root":
@@ -300,7 +300,7 @@ class Twin:
         if math.isinf(depth):
             return base * units
         if self.form[book] == "exponential":
-            return -self.price(base, book) * depth * math.expm1(min(-units / depth, 700))
+            return -self.price(base, book) * depth * math.expm1(min(-units / depth, 300))
         return base * (self.area(book, sold + units) - self.area(book, sold))
 
     def sell(self, base, book, units):

@@ -11,6 +11,7 @@ from test_cascade_twin import Twin, opening_wealth, random_shock, random_tables
 
 import netcontagion as nc
 
+CHANNELS = ("top_up", "withdrawal", "liquidation", "impact")  # that the twin knows
 TINY = 1e-12
 
 HEAD = {
@@ -668,7 +669,7 @@ class LendingTwin(Twin):
 
 
 def compare(net, shock):
-    run = nc.cascade(net, shock)
+    run = nc.cascade(net, shock, channels=CHANNELS)
     run.check()
     twin = LendingTwin(net, shock)
     stuck, rounds = twin.run()
