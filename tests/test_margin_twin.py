@@ -719,7 +719,7 @@ def test_margin_accounts_equal_their_twin_with_channels_off(channels, rules):
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(20))
 def test_margin_accounts_equal_their_twin_on_many_markets(block, rules):
-    for seed in range(1000 + 150 * block, 1150 + 150 * block):
+    for seed in range(1000 + 30 * block, 1030 + 30 * block):
         compare(seed, rules)
 
 
