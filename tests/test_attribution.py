@@ -92,6 +92,7 @@ def test_a_wallet_that_saves_the_account_bears_a_negative_share():
 # laws -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SEEDS)
 def test_shares_add_up_and_equal_the_average_over_orders(seed):
@@ -150,6 +151,7 @@ IDLE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_channel_that_is_not_run_would_have_changed_nothing(name, monkeypatch):
     """The proofs of the docstring: with or without it losses are the same, whatever the other channels do."""

@@ -693,8 +693,8 @@ def test_equal_debts_are_a_tie_whatever_the_rounding():
         assert balance(found, "k", "AAA")[1] == pytest.approx(0.15)
 
 
-def test_price_without_bound_ends_as_nonfinite(tmp_path):
-    """Liquidators who act whatever it costs buy 1e6 units on a book of depth 1."""
+def test_no_price_rises_without_bound(tmp_path):
+    """Liquidators who act whatever it costs want 1e6 units on a book of depth 1: nobody sells beyond exp(300)."""
     text = """
 [amount]
 rule = "close_factor"
@@ -708,8 +708,8 @@ layers = ["suppliers"]
 """
     (tmp_path / "reckless.toml").write_text(text, encoding="utf-8")
     net = network({"k": ({"USD": 1e6}, {"ETH": 0.9e6})}, depth={"ETH": 1.0}, rulebook=str(tmp_path / "reckless.toml"))
-    with pytest.raises(nc.NotSettledError) as caught:
-        nc.cascade(net, nc.Shock())
-    assert caught.value.result.status is nc.Status.NONFINITE
-    with pytest.raises(nc.ContagionError, match="law"):
-        caught.value.result.check()
+    run = nc.cascade(net, nc.Shock())
+    assert run.status is nc.Status.EXHAUSTED
+    assert run.assets.loc["ETH", "price"] == pytest.approx(math.exp(300.0))
+    assert run.assets.loc["ETH", "sold"] == pytest.approx(-300.0)
+    run.check()

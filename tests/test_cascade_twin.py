@@ -744,7 +744,7 @@ def test_engine_equals_its_twin(block):
         compare(seed)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", [*range(3), *(pytest.param(block, marks=pytest.mark.slow) for block in range(3, 10))])
 def test_engine_equals_its_twin_with_books_of_every_form(block):
     for seed in range(20 * block, 20 * block + 20):
         compare(seed, random_forms)

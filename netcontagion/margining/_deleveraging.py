@@ -76,22 +76,33 @@ def _pass_to_winners(desk: Desk, exchange: int, orders: Floats, marks: Floats) -
         for side in (1.0, -1.0):
             mine = np.flatnonzero((market == one) & (side * orders[:, 2] > 0.0))
             if len(mine):
-                left[mine] -= _close_side(desk, exchange, int(one), side, orders[mine], marks)
+                winners = _winners(desk, int(one), side, orders[:, 1], marks)
+                left[mine] -= _close_side(desk, exchange, winners, side, orders[mine], marks)
     return np.asarray(np.column_stack([orders[:, :2], left, orders[:, 3]])[left != 0.0])
 
 
-def _close_side(desk: Desk, exchange: int, market: int, side: float, orders: Floats, marks: Floats) -> Floats:
-    """Close orders of one side of a contract against the other side; return the units of each that were closed."""
+def _winners(desk: Desk, market: int, side: float, waiting: Floats, marks: Floats) -> NDArray[np.intp]:
+    """Positions with a gain on the other side of a contract; those that wait to be closed themselves are none."""
+    held = desk.state.positions[: desk.state.overlay.used["positions"]]
+    rows = np.flatnonzero((held.market == market) & (held.quantity * side < 0.0))
+    rows = rows[~np.isin(rows, waiting)]
+    return np.asarray(rows[gains(desk.state.markets, held[rows], marks) > 0.0])
+
+
+def _close_side(
+    desk: Desk, exchange: int, rows: NDArray[np.intp], side: float, orders: Floats, marks: Floats
+) -> Floats:
+    """Close orders of one side of a contract against winners; return the units of each that were closed."""
     _, rule = _rule(desk, exchange)
-    state, unit = desk.state, float(worth(desk.state.markets, marks)[market])
+    state = desk.state
+    market = int(state.positions.market[int(orders[0, 1])])
+    unit = float(worth(state.markets, marks)[market])
     wanted = rule.severity * orders[:, 2]
     total = abs(float(wanted.sum()))
     price = np.where(rule.price == "mark", unit, orders[:, 3])
     mean = float((wanted * price).sum() / wanted.sum()) if total > 0.0 else unit
     held = state.positions[: state.overlay.used["positions"]]
-    rows = np.flatnonzero((held.market == market) & (held.quantity * side < 0.0))
     gain = gains(state.markets, held[rows], marks)
-    rows, gain = rows[gain > 0.0], gain[gain > 0.0]
     able, each = np.abs(held.quantity[rows]), side * (mean - unit)  # each: what a winner loses per contract
     if each > 0.0:
         able = np.minimum(able, gain / each)

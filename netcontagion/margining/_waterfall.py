@@ -8,6 +8,7 @@ import numpy as np
 
 from netcontagion.margining import _layers_lending, _layers_members, _layers_money, _layers_winners
 from netcontagion.margining._house_trades import Gap
+from netcontagion.network import rulebook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,13 +43,19 @@ def cover_holes(desk: Desk, marks: NDArray[np.float64]) -> None:
 
 
 def gated(state: Live) -> NDArray[np.bool_]:
-    """Which exchanges pay no withdrawal any more: they are short of what only a final clearing divides."""
+    """Which exchanges pay no withdrawal any more: they are short of what only a final clearing divides.
+
+    A lending protocol whose bad debt is frozen goes on paying, first come first served.
+    """
     short = np.zeros(state.n_exchanges, dtype=bool)
     short[state.markets.exchange[state.ledger.short > 0.0]] = True
-    last = np.array(
-        [deficit.layers[-1].name in ("frozen", "withdrawal_haircut", "default") for deficit in state.deficits]
-    )
-    return np.asarray(short & last)
+    names = state.net.columns("exchanges")["rulebook"]
+    closes = [
+        deficit.layers[-1].name in ("withdrawal_haircut", "default")
+        or (deficit.layers[-1].name == "frozen" and rulebook(name).health == "equity")
+        for deficit, name in zip(state.deficits, names, strict=True)
+    ]
+    return np.asarray(short & np.array(closes, dtype=bool))
 
 
 def pays_first(state: Live, exchange: int) -> bool:
