@@ -285,6 +285,22 @@ def test_14_fixed_depth_in_a_crash():
     assert found.assets.loc["ETH", "price"] == pytest.approx(0.9 * math.exp(-20 / 50))
 
 
+def test_15_nobody_buys_what_fell():
+    """Without demand every sale stays on the price; buyers with money of their own lift it, as far as the money goes."""
+    accounts = {"a@A": {"ETH": 10.0, "USD": -7.5}, "b@A": {"ETH": 10.0, "USD": -6.8}}
+    who = {"traders": {"trader": ["a", "b", "buyer"], "policy": ["default", "default", "contrarian"]}}
+    prices = []
+    for cash in (0.0, 1.0, 100.0):
+        purse = {"wallets": {"trader": ["buyer"], "asset": ["USD"], "units": [cash]}}
+        net = lend(accounts, prices=PAIR, depth={"ETH": 50.0}, rulebook="closeout", **who, **purse)
+        found = run(net, nc.Shock.price({"ETH": -0.1}))
+        bought = found.events.loc[found.events["type"] == "purchase_of_fallen", "cash"].sum()
+        assert bought <= cash * (1 + 1e-12)
+        prices.append(found.assets.loc["ETH", "price"])
+    assert prices[0] == pytest.approx(0.9 * math.exp(-20 / 50))  # the naive answer, whatever buyers there are
+    assert prices[0] < prices[1] < prices[2] < 0.9
+
+
 def test_16_oracle_and_book(tmp_path):
     """A lends at B's price: a sale on B's book calls at A, where the account is sold for what A's own book pays."""
     accounts = {"b@B": {"ETH": 40.0, "USD": -35.0}, "a@A": {"ETH": 100.0, "USD": -65.0}}
