@@ -116,8 +116,8 @@ def unsupported(book: Rulebook) -> tuple[str, ...]:
     >>> from netcontagion.network import rulebook
     >>> unsupported(rulebook("aave_v3"))
     ()
-    >>> unsupported(rulebook("perpetual"))[0]
-    "health.test = 'equity'"
+    >>> unsupported(rulebook("perpetual"))
+    ()
     """
     values = dict(_values(book))
     found = _unknown_way(tuple(values[key] for key in _CHOICES))
