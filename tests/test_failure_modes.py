@@ -286,7 +286,7 @@ def test_14_fixed_depth_in_a_crash():
 
 
 def test_15_nobody_buys_what_fell():
-    """Without demand every sale stays on the price; buyers with money of their own lift it, as far as the money goes."""
+    """Without demand every sale stays on the price; buyers lift it, as far as their own money goes."""
     accounts = {"a@A": {"ETH": 10.0, "USD": -7.5}, "b@A": {"ETH": 10.0, "USD": -6.8}}
     who = {"traders": {"trader": ["a", "b", "buyer"], "policy": ["default", "default", "contrarian"]}}
     prices = []
