@@ -81,8 +81,8 @@ def test_laws_hold_for_any_seed(seed):
     keeps_the_laws(seed)
 
 
-# Known to fail: a margin account without contracts keeps a debt and a deposit when the book of the debt runs dry, is not
-# called again (nothing is required of it), and owes more as the price rises; money that overflows before clearing.
+# Known to fail: a margin account without contracts keeps a debt and a deposit when the book of the debt runs dry, is
+# called no more (nothing is required of it), and owes more as the price rises; money that overflows before clearing.
 OPEN = (1041, 1450, 1503, 1593)
 
 
