@@ -266,7 +266,7 @@ def test_order_does_not_decide_who_is_liquidated():
 
 @pytest.mark.slow
 def test_order_does_not_decide_who_is_liquidated_in_many_books():
-    """MECHANICS 8.2: 0 of 400 random books differ; these are 150 others."""
+    """0 of 400 random books differ; these are 150 others."""
     assert differing(150, 17) == 0
 
 

@@ -155,7 +155,7 @@ def test_cash_waits_for_a_debt_that_nobody_sells():
 
 
 def test_a_flash_crash_comes_back_to_what_is_permanent():
-    """log p = -(permanent + passing) / D, and the passing part halves in every round (MECHANICS 4.2)."""
+    """log p = -(permanent + passing) / D, and the passing part halves in every round."""
     short = {"ETH": -10.0, "USD": 1_000.0}  # somebody whom a rising price could call
     options = {"depth": 100.0, "permanent": 0.4, "half_life": 1.0}
     found = run(market({"k": {"ETH": 50.0, "USD": -45.0}, "s": short}, **options))

@@ -71,7 +71,7 @@ def once(net, shock=None, **options):
 
 
 def test_g1_aave_one_liquidation():
-    """MECHANICS 8.2, G1: C = 100,000, D = 83,000 / 0.97, threshold .83, bonus 5 %, fee 10 % of the bonus."""
+    """G1: C = 100,000, D = 83,000 / 0.97, threshold .83, bonus 5 %, fee 10 % of the bonus."""
     rows = [market("X", "ETH", liquidation_threshold=0.83, protocol_fee=0.1), market("X", "USD")]
     net = network({"k": ({"ETH": 100_000.0}, {"USD": 83_000 / 0.97})}, markets=rows)
     found = run(net)
@@ -84,7 +84,7 @@ def test_g1_aave_one_liquidation():
 
 
 def test_g2_aave_under_water():
-    """MECHANICS 8.2, G2 and I6: borrower loss = liquidator gain + fee; deficit = D - C / (1 + b)."""
+    """G2 and I6: borrower loss = liquidator gain + fee; deficit = D - C / (1 + b)."""
     rows = [market("X", "ETH", liquidation_threshold=0.83, protocol_fee=0.1), market("X", "USD")]
     found = run(network({"k": ({"ETH": 100_000.0}, {"USD": 98_000.0})}, markets=rows, rulebook="aave_v3"))
     assert balance(found, "k", "ETH") == (0.0, 0.0)
@@ -98,7 +98,7 @@ def test_g2_aave_under_water():
 
 
 def test_g12_repayment_that_reaches_a_target():
-    """MECHANICS 8.2, G12: r = (H D - LT C) / (H - LT (1 + b)) repaid by liquidation leaves health H = 1.05."""
+    """G12: r = (H D - LT C) / (H - LT (1 + b)) repaid by liquidation leaves health H = 1.05."""
     repay, debt = 35_014.005602240875, 85_000.0
     rows = [market("X", "ETH", liquidation_threshold=0.83), market("X", "USD", close_factor=repay / debt)]
     found = once(network({"k": ({"ETH": 100_000.0}, {"USD": debt})}, markets=rows, rulebook="lending"))
@@ -143,7 +143,7 @@ def test_domino_stops():
     assert thinner.accounts["liquidated"].drop("others@X").tolist() == [True, True, True, True]
 
 
-# identities of MECHANICS 1.2 ----------------------------------------------------------------------------------------
+# identities of the health factor --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))

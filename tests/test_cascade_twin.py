@@ -143,7 +143,7 @@ def random_shock(seed):
 
 
 class Twin:
-    """The cascade as ARCHITECTURE 6 and MECHANICS 8 tell it. Accounts are dicts; nothing is shared with the engine."""
+    """The cascade as docs/design.md tells it. Accounts are dicts; nothing is shared with the engine."""
 
     def __init__(self, net, shock, priority="worst_first", on=("top_up", "withdrawal", "liquidation", "impact")):
         self.net, self.on, self.priority = net, on, priority

@@ -1,4 +1,4 @@
-"""Failure modes of naive simulators, numbered as in MECHANICS 8.3, each in the smallest market that shows it.
+"""Failure modes of naive simulators, numbered, each in the smallest market that shows it.
 
 Every test works out the naive answer by hand, runs the package, and asserts that the two differ and that ours is right.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import re
 import tomllib
@@ -36,7 +35,7 @@ MARGINS = ("binance", "bitmex", "broker", "bybit", "ccp", "deribit", "dydx_v4", 
 RUNS = LENDS + MARGINS
 EMPTY = ("insurance_fund", "defaulter_fund", "skin", "default_fund", "assessments")  # where nobody paid in
 
-# What MECHANICS 1.7, 2.3 and 3 say of each preset, written down a second time:
+# What the sources of each preset say, written down a second time:
 # test, amount, price, route, last layer, and a few numbers.
 FACTS = {
     "aave_v2": ("weighted_collateral", "close_factor", "fixed_spread", "liquidator", "suppliers"),
@@ -313,15 +312,12 @@ def test_everything_that_does_not_run_is_in_one_error(tmp_path):
     assert "'A'" not in text
 
 
-HOOKED = "check_supported" in inspect.getsource(inspect.getmodule(nc.cascade))
-
-
-@pytest.mark.skipif(not HOOKED, reason="nc.cascade does not call check_supported yet")
-@pytest.mark.parametrize("name", [name for name in FACTS if unsupported(rulebook(name))])
-def test_the_cascade_refuses_it_by_name(name):
-    net = lending(X=name) if rulebook(name).health != "equity" else nc.ExposureNetwork(**perpetual_tables(name))
-    with pytest.raises(nc.ContagionError, match=f"rulebook '{name}': "):
-        nc.cascade(net, nc.Shock.price({net.labels("assets")[0]: -0.2}))
+def test_the_cascade_refuses_by_name_what_it_does_not_run(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(CLOSEOUT + 'division = "queue"\n', encoding="utf-8")
+    net = lending(M=str(path))
+    with pytest.raises(nc.ContagionError, match=r"exchange 'M', rulebook '.*own\.toml': deficit\.division = 'queue'"):
+        nc.cascade(net, nc.Shock.price({"ETH": -0.2}))
 
 
 def test_rounds_of_different_length_are_refused():

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netcontagion.errors import ContagionError, UnknownLabelError, nearest
+from netcontagion.errors import ContagionError, nearest
+from netcontagion.network._presets import preset_names, read_preset
 from netcontagion.network._rule_fields import count, flag, keys_of, number, word
 
 if TYPE_CHECKING:
@@ -78,15 +76,10 @@ class Policy:
 _PARTS = {"buy": ("buying", Buying)}
 
 
-def _folder() -> Any:
-    return resources.files(__package__).joinpath("policies")
-
-
 @functools.cache
 def policies() -> tuple[str, ...]:
     """Names of the policy presets."""
-    names = (entry.name for entry in _folder().iterdir() if entry.name.endswith(".toml"))
-    return tuple(sorted(name.removesuffix(".toml") for name in names))
+    return preset_names("policies")
 
 
 @functools.cache
@@ -115,20 +108,7 @@ def policy(name: str) -> Policy:
     >>> policy("default").target_health
     1.05
     """
-    if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise ContagionError(f"policy file {name!r} does not exist; presets are {', '.join(policies())}")
-        text = path.read_text(encoding="utf-8")
-    elif name in policies():
-        text = _folder().joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        raise UnknownLabelError(name, policies(), "policy")
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ContagionError(f"policy {name!r} is not valid TOML: {error}") from error
-    return _read(name, data)
+    return _read(name, read_preset(name, "policies", policies(), "policy"))
 
 
 def _read(name: str, data: dict[str, Any]) -> Policy:

@@ -7,13 +7,11 @@ bears the deficit. What the rules do stands in ``netcontagion.margining``.
 from __future__ import annotations
 
 import functools
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from netcontagion.errors import ContagionError, UnknownLabelError
+from netcontagion.network._presets import preset_names, read_preset
 from netcontagion.network._rule_fields import Amount, Deficit, Health, Inventory, Price, Source, summary
 from netcontagion.network._rule_reader import read_rules
 
@@ -113,29 +111,26 @@ class Rulebook:
         return {name: summary(part) for name, part in parts.items()}
 
 
-def _folder() -> Any:
-    return resources.files(__package__).joinpath("rulebooks")
+_MARKETS = "markets_"  # files of market parameters begin so, beside the rulebooks
 
 
 @functools.cache
 def rulebooks() -> tuple[str, ...]:
     """Names of the rulebook presets."""
-    names = (entry.name for entry in _folder().iterdir() if entry.name.endswith(".toml"))
-    return tuple(sorted(name.removesuffix(".toml") for name in names if not name.startswith("markets_")))
+    return tuple(name for name in preset_names("rulebooks") if not name.startswith(_MARKETS))
 
 
 @functools.cache
 def market_presets() -> tuple[str, ...]:
     """Names of the dated presets of market parameters."""
-    names = (entry.name for entry in _folder().iterdir() if entry.name.startswith("markets_"))
-    return tuple(sorted(name.removesuffix(".toml").removeprefix("markets_") for name in names))
+    return preset_names("rulebooks", _MARKETS)
 
 
 def preset_table(name: str) -> dict[str, Any]:
     """Read a dated preset of market parameters: ``date``, ``source`` and one table per asset."""
     if name not in market_presets():
         raise UnknownLabelError(name, market_presets(), "market preset")
-    return tomllib.loads(_folder().joinpath(f"markets_{name}.toml").read_text(encoding="utf-8"))
+    return read_preset(f"{_MARKETS}{name}", "rulebooks", preset_names("rulebooks"), "market preset")
 
 
 @functools.cache
@@ -166,19 +161,7 @@ def rulebook(name: str) -> Rulebook:
     >>> book.price, book.layers
     ('auction', ('insurance_fund', 'mint'))
     """
-    if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise ContagionError(f"rulebook file {name!r} does not exist; presets are {', '.join(rulebooks())}")
-        text = path.read_text(encoding="utf-8")
-    elif name in rulebooks():
-        text = _folder().joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        raise UnknownLabelError(name, rulebooks(), "rulebook")
-    try:
-        return _read(name, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ContagionError(f"rulebook {name!r} is not valid TOML: {error}") from error
+    return _read(name, read_preset(name, "rulebooks", rulebooks(), "rulebook"))
 
 
 def _read(name: str, data: dict[str, Any]) -> Rulebook:
