@@ -17,6 +17,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
+import netcontagion as nc
 from netcontagion import figures
 from netcontagion.errors import ContagionError
 from netcontagion.figures import _labels
@@ -59,6 +60,7 @@ def make_network(n, *, seed=0, residual=True, addresses=False, exchanges=6, asse
     none = np.empty(0, dtype=np.int32)
     columns = {
         "balances": {"account": account, "asset": asset, "deposited": value / price[asset], "borrowed": 0 * value},
+        "positions": {"account": none, "asset": none},
         "accounts": {"trader": trader, "exchange": venue},
         "liabilities": {"debtor": none, "creditor": none, "amount": np.empty(0)},
     }
@@ -66,7 +68,7 @@ def make_network(n, *, seed=0, residual=True, addresses=False, exchanges=6, asse
         labels=labels.__getitem__,
         columns=columns.__getitem__,
         nodes=names.append(places),
-        book=SimpleNamespace(balance_mark=price[asset]),
+        book=SimpleNamespace(balance_mark=price[asset], notional=lambda: np.empty(0)),
         health=lambda: pd.Series(health, index=names),
         numeraire="USD",
     )
@@ -100,6 +102,7 @@ def make_banks(n, *, seed=0):
     none = np.empty(0, dtype=np.int32)
     columns = {
         "balances": {"account": none, "asset": none, "deposited": np.empty(0), "borrowed": np.empty(0)},
+        "positions": {"account": none, "asset": none},
         "accounts": {"trader": none, "exchange": none},
         "liabilities": {"debtor": debtor, "creditor": creditor, "amount": due[debtor, creditor]},
     }
@@ -107,7 +110,7 @@ def make_banks(n, *, seed=0):
         labels=lambda table: names if table == "traders" else pd.Index([]),
         columns=columns.__getitem__,
         nodes=names,
-        book=SimpleNamespace(balance_mark=np.empty(0)),
+        book=SimpleNamespace(balance_mark=np.empty(0), notional=lambda: np.empty(0)),
         health=lambda: pd.Series([], dtype=float),
         numeraire="EUR m",
     )
@@ -226,7 +229,24 @@ def test_residual_supply_and_empty_exchange_are_left_out_and_said(results):
     assert "Empty" not in flows.layers[1].names
     assert not any(name.startswith("others@") for name in flows.layers[2].names)
     assert "supply of others@Lend-1, " in flows.caption
-    assert "Empty without collateral not drawn" in flows.caption
+    assert "Empty without exposure not drawn" in flows.caption
+
+
+def test_contracts_are_drawn_at_their_notional_beside_collateral():
+    net = nc.generators.market(60, exchanges=1, perpetuals=1, seed=3)
+    run = nc.cascade(net, nc.Shock.price({"ETH": -0.25}, family=True))
+    flows = read_flows(run, ROOM)
+    assets = dict(zip(flows.layers[0].names, flows.layers[0].amount, strict=True))
+    held = net.positions.reset_index()
+    held["notional"] = held["quantity"].abs() * held["asset"].map(net.assets["price"]).astype(float)  # no own prices
+    notional = held.groupby(held["asset"].astype(str))["notional"].sum()
+    for contract, value in notional.items():
+        assert assets[contract] == pytest.approx(value)
+    assert "collateral and notional in liquidated accounts" in flows.title
+    closed = held["account"].map(run.accounts["liquidated"])
+    hit = dict(zip(flows.layers[0].names, flows.layers[0].hit, strict=True))
+    assert sum(hit[name] for name in notional.index) == pytest.approx(held.loc[closed.astype(bool), "notional"].sum())
+    assert flows.layers[2].names[-1] == "no debt, no contract"
 
 
 def test_a_network_alone_shows_who_is_at_risk(results):

@@ -1,7 +1,8 @@
-"""A map of collateral: three layers, from assets over exchanges to accounts."""
+"""A map of exposure: collateral and contracts in three layers, from assets over exchanges to accounts."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,15 +25,18 @@ if TYPE_CHECKING:
 
 __all__ = ["account_flows"]
 
-HEALTH_EDGES = (1.1, 1.25, 1.5, 2.0)
-HEALTH_NAMES = ("health < 1.1", "1.1 to 1.25", "1.25 to 1.5", "1.5 to 2", "health ≥ 2", "no debt")
+DEBT_EDGES = (1.1, 1.25, 1.5, 2.0)  # health, of loans
+MARGIN_EDGES = (1.1, 1.5, 2.0, 5.0, 20.0)  # where there are contracts: margin is a small part of what is held
 AT_RISK = 1.1
 NAMED_UP_TO = 100_000  # above this many accounts a single one says little: cohorts only
 NAMED = 8
 
 
-class Collateral(NamedTuple):
-    """Collateral in money by balance (``value``) and by account (``owned``), without the residual suppliers'."""
+class Exposure(NamedTuple):
+    """Exposure in money by balance and position (``value``) and by account (``owned``), without residual suppliers'.
+
+    That of a balance is its deposit at the mark, that of a position its notional, long or short.
+    """
 
     account: Any
     asset: Any
@@ -41,10 +45,11 @@ class Collateral(NamedTuple):
     owned: Floats
     residual: Bools
     supply: float  # of the residual suppliers
+    contracts: bool
 
 
 def account_flows(network: Any, result: Any, room: Room) -> Flows | None:
-    """Read where collateral lies and which part of it is in distress; None where there is none."""
+    """Read where exposure lies and which part of it is in distress; None where there is none."""
     held = _read(network)
     if held is None:
         return None
@@ -62,30 +67,31 @@ def account_flows(network: Any, result: Any, room: Room) -> Flows | None:
         *liability_note(network),
         *assumption_note(result),
     )
-    plain = result is None
+    plain, what = result is None, "collateral and notional" if held.contracts else "collateral"
     return Flows(
         layers=layers,
         links=kept,
         unit=network.numeraire,
-        amount_name="collateral",
+        amount_name=what,
         hit_name="in liquidated accounts",
         hit_word="at risk" if plain else "hit",
-        share_name=f"share of collateral in {'accounts below health 1.1' if plain else 'liquidated accounts'}",
+        share_name=f"share of {what} in {'accounts below health 1.1' if plain else 'liquidated accounts'}",
         mark_name="liquidated, in default" if _any(_exchange_defaulted(result)) else "liquidated",
         red=not plain,
         shaded=True,
-        title=title(result, lost / total),
+        title=title(result, lost / total, what),
         notes=notes,
     )
 
 
-def _read(network: Any) -> Collateral | None:
-    """Read balances as money; None where there is no collateral but that of residual suppliers."""
-    balances, labels = network.columns("balances"), network.labels("accounts")
-    account, asset = np.asarray(balances["account"]), np.asarray(balances["asset"])
+def _read(network: Any) -> Exposure | None:
+    """Read balances and positions as money; None where there are none but those of residual suppliers."""
+    labels, tables = network.labels("accounts"), [network.columns(name) for name in ("balances", "positions")]
+    account, asset = (np.concatenate([table[key] for table in tables]) for key in ("account", "asset"))
     if not len(account):
         return None
-    value = np.asarray(balances["deposited"], dtype=float) * np.asarray(network.book.balance_mark, dtype=float)
+    deposits = np.asarray(tables[0]["deposited"], dtype=float) * np.asarray(network.book.balance_mark, dtype=float)
+    value = np.concatenate([deposits, network.book.notional()])
     residual, supply = _is_residual(labels), 0.0
     if residual.any():
         outside = residual[account]
@@ -95,13 +101,13 @@ def _read(network: Any) -> Collateral | None:
     if not owned.sum() > 0:
         return None
     exchange = np.asarray(network.columns("accounts")["exchange"])
-    return Collateral(account, asset, exchange, value, owned, residual, supply)
+    return Exposure(account, asset, exchange, value, owned, residual, supply, bool(len(tables[1]["account"])))
 
 
 def _fold_up(
-    network: Any, result: Any, held: Collateral, health: Floats, hit: Bools, room: Room
+    network: Any, result: Any, held: Exposure, health: Floats, hit: Bools, room: Room
 ) -> tuple[tuple[Layer, ...], tuple[Links, ...], Floats]:
-    """Add collateral up into boxes and ribbons; return the layers, the links, and the collateral of every exchange."""
+    """Add exposure up into boxes and ribbons; return the layers, the links, and the exposure of every exchange."""
     labels = {table: network.labels(table) for table in ("assets", "exchanges", "accounts")}
     value, owned, hit_value = held.value, held.owned, held.value * hit[held.account]
     hit_owned = np.where(hit, owned, 0.0)
@@ -110,7 +116,7 @@ def _fold_up(
     assets = fold(labels["assets"], by_asset, hit_by_asset, room.left)
     exchanges = fold(labels["exchanges"], by_exchange, hit_by_exchange, room.middle)
     rank = owned if result is None else _column(result.accounts, "loss", owned)
-    groups, details, cohorts = _group_accounts(labels["accounts"], owned, health, rank, room)
+    groups, details, cohorts = _group_accounts(labels["accounts"], held, health, rank, room)
     layers = (
         folded_layer("assets", assets, by_asset, hit_by_asset),
         folded_layer("exchanges", exchanges, by_exchange, hit_by_exchange, marked=_exchange_defaulted(result)),
@@ -174,11 +180,11 @@ def _column(table: Any, name: str, default: Floats) -> Floats:
 
 
 def _group_accounts(
-    labels: Any, owned: Floats, health: Floats, rank: Floats, room: Room
+    labels: Any, held: Exposure, health: Floats, rank: Floats, room: Room
 ) -> tuple[Fold, tuple[str, ...], bool]:
     """Give every account its box: its own, one of the few that lose most, or its cohort by health."""
-    box = np.full(len(owned), -1, dtype=np.intp)
-    holders = owned > 0
+    box = np.full(len(held.owned), -1, dtype=np.intp)
+    holders = held.owned > 0
     count = int(np.count_nonzero(holders))
     if count <= room.right:
         single = np.flatnonzero(holders)
@@ -186,18 +192,26 @@ def _group_accounts(
         return Fold(box, names_of(labels, single), np.zeros(count, dtype=np.intp)), ("",) * count, False
 
     top = room.top if room.top is not None else (NAMED if count <= NAMED_UP_TO else 0)
-    spare = room.right - 2 * len(HEALTH_NAMES)
+    edges = MARGIN_EDGES if held.contracts else DEBT_EDGES
+    cohorts = _cohort_names(edges, held.contracts)
+    spare = room.right - 2 * len(cohorts)
     named = largest(np.where(holders, rank, 0.0), max(min(top, spare), min(top, 3)))
-    cohort = np.searchsorted(HEALTH_EDGES, health, side="right")
-    cohort[~np.isfinite(health)] = len(HEALTH_EDGES) + 1
+    cohort = np.searchsorted(edges, health, side="right")
+    cohort[~np.isfinite(health)] = len(edges) + 1
     free = holders
     free[named] = False
-    sizes = np.bincount(cohort[free], minlength=len(HEALTH_NAMES))
+    sizes = np.bincount(cohort[free], minlength=len(cohorts))
     used = np.flatnonzero(sizes)
-    place = np.full(len(HEALTH_NAMES), -1, dtype=np.intp)
+    place = np.full(len(cohorts), -1, dtype=np.intp)
     place[used] = len(named) + np.arange(len(used))
     box[free] = place[cohort[free]]
     box[named] = np.arange(len(named))
-    names = names_of(labels, named) + tuple(HEALTH_NAMES[i] for i in used)
+    names = names_of(labels, named) + tuple(cohorts[i] for i in used)
     details = ("",) * len(named) + tuple(f"{n:,} account{'s' if n > 1 else ''}" for n in sizes[used])
     return Fold(box, names, np.arange(1, len(names) + 1, dtype=np.intp)), details, True
+
+
+def _cohort_names(edges: tuple[float, ...], contracts: bool) -> tuple[str, ...]:
+    between = (f"{low:g} to {high:g}" for low, high in pairwise(edges))
+    nothing = "no debt, no contract" if contracts else "no debt"
+    return (f"health < {edges[0]:g}", *between, f"health ≥ {edges[-1]:g}", nothing)

@@ -29,12 +29,12 @@ MARGIN = 8.0  # points around the map in a figure of our own
 def contagion_map(network_or_result: Any, ax: Axes | None = None, **style: Any) -> Axes:
     """Draw who is exposed to what, where, and which part of it is in distress.
 
-    Ribbons run from assets over exchanges to accounts; their width is the value of the collateral before the shock.
-    The red part of a ribbon is the collateral of accounts that were liquidated. Boxes are coloured by the share of
-    their collateral that is in distress and hatched when they are liquidated or in default. Few accounts are drawn one
-    by one; of many, those that lose most are named and the rest is drawn by health before the shock; above 100,000
-    only by health. A network without a result is drawn in grey, with boxes coloured by the share of collateral in
-    accounts below health 1.1. A network of liabilities alone, or a clearing result, is drawn from debtors to
+    Ribbons run from assets over exchanges to accounts; their width is the value of the collateral before the shock,
+    and the notional of contracts, long or short. The red part of a ribbon is what accounts have that were liquidated.
+    Boxes are coloured by the share of it that is in distress and hatched when they are liquidated or in default. Few
+    accounts are drawn one by one; of many, those that lose most are named and the rest is drawn by health before the
+    shock; above 100,000 only by health. A network without a result is drawn in grey, with boxes coloured by the share
+    in accounts below health 1.1. A network of liabilities alone, or a clearing result, is drawn from debtors to
     creditors, red where dues stay unpaid.
 
     Letters and gaps are laid out for the size that the axes have when this is called: set the size first.

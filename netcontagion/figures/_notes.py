@@ -27,12 +27,12 @@ RESIDUAL = "others@"
 LONGEST_NOTE = 160  # letters of an assumption; a longer one ends after a whole word
 
 
-def title(result: Any, share: float) -> str:
+def title(result: Any, share: float, what: str) -> str:
     if result is None:
-        return f"{percent(share)} of collateral in accounts below health 1.1"
+        return f"{percent(share)} of {what} in accounts below health 1.1"
     shock = _provenance(result).get("shock")
     head = f"{shock}: " if shock else ""
-    return f"{head}{percent(share)} of collateral in liquidated accounts"
+    return f"{head}{percent(share)} of {what} in liquidated accounts"
 
 
 def _provenance(result: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def empty_note(exchanges: Any, amount: Floats) -> tuple[str, ...]:
     if not len(empty):
         return ()
     what = str(exchanges[empty[0]]) if len(empty) == 1 else f"{len(empty):,} exchanges"
-    return (f"{what} without collateral not drawn",)
+    return (f"{what} without exposure not drawn",)
 
 
 def supply_note(labels: Any, residual: Bools, supply: float, unit: str) -> tuple[str, ...]:
