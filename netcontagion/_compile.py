@@ -21,6 +21,7 @@ __all__ = ["in_threads", "kernel"]
 P = ParamSpec("P")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _declaring = threading.RLock()  # kernels declare the kernels they call, and threads share numba's settings
 
 
@@ -29,24 +30,25 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     The plain function stays reachable as ``.__wrapped__``: tests hold the two against each other.
     A kernel may call other kernels by name, and read numbers: those of other modules are part of the name of its folder
-    in the cache, which numba keeps up to date with the kernel's own module only.
+    in the cache, which numba keeps up to date with the kernel's own module only. What kernels call is compiled without
+    the wrappers that Python calls through, a quarter of the work; one that both call is compiled for each.
     """
 
     @functools.cache
-    def compiled() -> Any:
+    def compiled(inner: bool = False) -> Any:
         import numba
 
         with _declaring:
             linked = _linked(function)
             config: Any = numba.config
-            folder = config.CACHE_DIR
+            folder, options = config.CACHE_DIR, {"nogil": True} | (_INNER if inner else {})
             try:
                 # kept out of the package's own folder: pip would leave it there, and what is left shadows a later one
-                config.CACHE_DIR = str(Path(folder or _cache_folder()) / _digest(function))
-                return numba.njit(cache=True, nogil=True)(linked)
+                config.CACHE_DIR = str(Path(folder or _cache_folder()) / _digest(function) / ("inner" if inner else ""))
+                return numba.njit(cache=True, **options)(linked)
             except (RuntimeError, OSError) as error:
                 _log.info("no folder to cache the kernel %s in (%s): it is compiled anew", function.__name__, error)
-                return numba.njit(nogil=True)(linked)
+                return numba.njit(**options)(linked)
             finally:
                 config.CACHE_DIR = folder
 
@@ -117,7 +119,7 @@ def _named(function: Callable[..., Any]) -> list[tuple[str, Any]]:
 
 def _linked(function: Callable[P, R]) -> Callable[P, R]:
     """Return the function with the kernels it names replaced by what they compile to."""
-    kernels = {name: value.compiled() for name, value in _named(function) if hasattr(value, "compiled")}
+    kernels = {name: value.compiled(inner=True) for name, value in _named(function) if hasattr(value, "compiled")}
     if not kernels or not isinstance(function, FunctionType):
         return function
     scope = function.__globals__ | kernels

@@ -19,9 +19,9 @@ def write(folder, name, text):
     (folder / f"{name}.py").write_text("from netcontagion._compile import kernel\n" + textwrap.dedent(text))
 
 
-def answer(folder):
-    """What the upper kernel returns in a new process that shares the cache of kernels."""
-    code = "import upper; print(upper.total(1.0))"
+def answer(folder, call="upper.total(1.0)"):
+    """What a call returns in a new process that shares the cache of kernels."""
+    code = f"import lower, upper; print({call})"
     there = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     there["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path.cwd())])
     done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True, check=True)
@@ -39,6 +39,15 @@ def test_a_change_in_another_module_is_a_new_kernel(tmp_path):
     assert answer(tmp_path) == 5.0
     write(tmp_path, "lower", "STEP = 7.0\n@kernel\ndef more(x):\n    return x + 2.0\n")
     assert answer(tmp_path) == 12.0
+
+
+@pytest.mark.parametrize("first", ["lower.more(1.0) + upper.total(1.0)", "upper.total(1.0) + lower.more(1.0)"])
+def test_a_kernel_that_python_and_a_kernel_call(tmp_path, first):
+    """What is cached for the one caller never reaches the other: it would have no way in."""
+    write(tmp_path, "lower", "@kernel\ndef more(x):\n    return x + 1.0\n")
+    write(tmp_path, "upper", "import lower\nfrom lower import more\n@kernel\ndef total(x):\n    return more(x) + 1.0\n")
+    assert answer(tmp_path, first) == answer(tmp_path, first) == 5.0
+    assert answer(tmp_path, "lower.more(1.0)") == 2.0
 
 
 def test_the_folder_follows_from_what_is_linked(monkeypatch):
