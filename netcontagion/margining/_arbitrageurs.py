@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
 
 from netcontagion.margining._arbitrage import FORMS_TRADED, arbitrage
 from netcontagion.margining._forms import FORMS, NO_LEVELS
@@ -174,6 +173,8 @@ def _redeem(state: Live, claim: _Claim) -> list[Trade]:
 
 def _redeemable(state: Live, claim: _Claim, book: int) -> float:
     """Units after which redeeming pays no more, or the money is spent."""
+    from scipy.optimize import brentq
+
     curve, under = _curve(state, book, claim.form), _underlying(state, claim)
 
     def gap(units: float) -> float:
