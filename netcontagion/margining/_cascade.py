@@ -505,8 +505,9 @@ class Play:
         barred = self._shut(np.arange(len(accounts))) | closed[accounts.exchange]
         barred[which] = True
         value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
-        log, trades, cause = _reductions.respond(asked, state.board, state.terms.rates, marks, barred)
-        self.events.add_margin_fills(trades, self.last_fall, cause)
+        rates = state.terms.rates if len(state.net.book.position_market) else None
+        log, trades, made = _reductions.respond(asked, state.board, rates, marks, barred)
+        self.events.add_margin_fills(trades, self.last_fall, np.repeat(asked, made))
         self.watch.touch(trades[:, 0].astype(np.int64))
         own = log[:, 2] >= 0
         source = np.where(own, log[:, 2], 0).astype(np.int64)

@@ -33,6 +33,7 @@ from netcontagion.margining._valuation import LENDING, MARGIN, PORTFOLIO
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from netcontagion.margining._margin_sales import Tiers
     from netcontagion.margining._state import Board, Row
 
 __all__ = ["respond"]
@@ -45,7 +46,7 @@ STEPS = 64  # steps of a reduction: each frees what is still missing after the p
 def respond(
     which: NDArray[np.int64],
     board: Board,
-    tiers: tuple[NDArray[Any], ...],
+    tiers: Tiers | None,
     marks: NDArray[np.float64],
     barred: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
@@ -53,12 +54,13 @@ def respond(
 
     First from wallets, then from own accounts down to the health they keep, then by reducing other accounts. A unit
     first repays debt in its own asset, then is deposited where the exchange takes it as collateral. Barred accounts
-    give nothing. Returns a log of moves (account, target entry, source entry or -1 - wallet place, units repaid, units
-    deposited), a log of trades (account, row, kind, units, cash) and for each trade the account it was made for;
-    accounts that could not be helped are in none.
+    give nothing. ``tiers`` are None where nobody holds contracts, so that nothing is compiled for them. Returns a log
+    of moves (account, target entry, source entry or -1 - wallet place, units repaid, units deposited), a log of trades
+    (account, row, kind, units, cash), and the number of trades for each of the accounts; those that could not be
+    helped are in no log.
     """
     accounts, entries, markets = board.accounts, board.entries, board.markets
-    log, trades, cause = np.empty((max(len(which), 16), 5)), np.empty((16, 5)), np.empty(16, np.int64)
+    log, trades, made = np.empty((max(len(which), 16), 5)), np.empty((16, 5)), np.zeros(len(which), np.int64)
     need = np.empty(4)  # what backs the account and what it must back, as planned so far; see ``need_of``
     logged: Any = np.int64(0)  # of the type it keeps: a plain 0 would compile what it is handed to twice
     traded: Any = np.int64(0)
@@ -85,11 +87,9 @@ def respond(
             if short(need):
                 _restore(trader, saved, board)
                 continue
-            if sold > len(cause):
-                cause = np.append(cause, np.empty(sold, np.int64))
-            cause[traded:sold] = k
+            made[place] = sold - traded
             logged, traded = planned, sold
-    return log[:logged], trades[:traded], cause[:traded]
+    return log[:logged], trades[:traded], made
 
 
 # which accounts can be reduced --------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def _reduce_others(
     traded: int,
     trades: NDArray[np.float64],
     board: Board,
-    tiers: tuple[NDArray[Any], ...],
+    tiers: Tiers | None,
     marks: NDArray[np.float64],
 ) -> tuple[int, int, NDArray[np.float64], NDArray[np.float64]]:
     """Reduce the owner's other accounts, the healthiest first, and move what is freed, until account k has enough."""
@@ -239,7 +239,7 @@ def _free(
     lack: float,
     keep: float,
     board: Board,
-    tiers: tuple[NDArray[Any], ...],
+    tiers: Tiers | None,
     marks: NDArray[np.float64],
     traded: int,
     trades: NDArray[np.float64],
@@ -249,16 +249,10 @@ def _free(
     A Newton step, from below: what is freed falls the slower the more is closed.
     """
     account = board.accounts[donor]
-    p = _largest_position(account, board, marks)
-    if p >= 0:
-        held = board.positions[p].quantity
-        freed = freed_by_contract(account, p, keep, board, tiers, marks)
-        units = held if lack >= freed * abs(held) * (1.0 - SLACK) else np.sign(held) * lack / freed
-        if abs(units) <= SLACK * abs(held) or not is_taken(units, board.positions[p].market, board):
-            return traded, False
-        close_contract(donor, p, units, board, marks, traded, trades)
-        _value_contracts(account, board, tiers, marks)
-        return traded + 1, True
+    if tiers is not None:
+        p = _largest_position(account, board, marks)
+        if p >= 0:
+            return _free_contract(donor, p, lack, keep, board, tiers, marks, traded, trades)
     d, c = largest(account, board, marks)
     if d < 0 or c < 0:
         return traded, False
@@ -276,6 +270,29 @@ def _free(
 
 
 @kernel
+def _free_contract(
+    donor: int,
+    p: int,
+    lack: float,
+    keep: float,
+    board: Board,
+    tiers: Tiers,
+    marks: NDArray[np.float64],
+    traded: int,
+    trades: NDArray[np.float64],
+) -> tuple[int, bool]:
+    """Close some of a contract to free some weighted margin, and value what is left of all of them."""
+    account, held = board.accounts[donor], board.positions[p].quantity
+    freed = freed_by_contract(account, p, keep, board, tiers, marks)
+    units = held if lack >= freed * abs(held) * (1.0 - SLACK) else np.sign(held) * lack / freed
+    if abs(units) <= SLACK * abs(held) or not is_taken(units, board.positions[p].market, board):
+        return traded, False
+    close_contract(donor, p, units, board, marks, traded, trades)
+    _value_contracts(account, board, tiers, marks)
+    return traded + 1, True
+
+
+@kernel
 def _largest_position(account: Row, board: Board, marks: NDArray[np.float64]) -> int:
     """Position with the largest notional; -1: none."""
     found, most = -1, 0.0
@@ -287,7 +304,7 @@ def _largest_position(account: Row, board: Board, marks: NDArray[np.float64]) ->
 
 
 @kernel
-def _value_contracts(account: Row, board: Board, tiers: tuple[NDArray[Any], ...], marks: NDArray[np.float64]) -> None:
+def _value_contracts(account: Row, board: Board, tiers: Tiers, marks: NDArray[np.float64]) -> None:
     """Note what the contracts of an account gain and require now."""
     gains, required = 0.0, 0.0
     for p in range(account.first_position, account.last_position):
@@ -314,8 +331,9 @@ def _saved(trader: Row, board: Any) -> Any:
         board.books.copy(),
         ledger.loss[:, low.trader].copy(),
         ledger.loss[:, first_bank:].copy(),
-        np.append(ledger.flow[first_bank:], ledger.flow[low.trader]),
-        np.append(ledger.cash[first_bank:], ledger.cash[low.trader]),
+        (ledger.flow[low.trader], ledger.cash[low.trader]),
+        ledger.flow[first_bank:].copy(),
+        ledger.cash[first_bank:].copy(),
         ledger.bought.copy(),
         ledger.pool.copy(),
     )
@@ -324,21 +342,25 @@ def _saved(trader: Row, board: Any) -> Any:
 @kernel
 def _restore(trader: Row, saved: Any, board: Any) -> None:
     """Put everything back as it was saved."""
-    accounts, ledger, first_bank = board.accounts, board.ledger, len(board.traders)
-    low = accounts[trader.first]
-    for i in range(len(saved[0])):
-        accounts[trader.first + i] = saved[0][i]
-    for i in range(len(saved[1])):
-        board.entries[low.first + i] = saved[1][i]
-    for i in range(len(saved[2])):
-        board.positions[low.first_position + i] = saved[2][i]
-    for i in range(len(saved[3])):
-        board.wallets[trader.first_wallet + i] = saved[3][i]
-    for i in range(len(saved[4])):
-        board.books[i] = saved[4][i]
-    ledger.loss[:, low.trader] = saved[5]
-    ledger.loss[:, first_bank:] = saved[6]
-    ledger.flow[first_bank:], ledger.flow[low.trader] = saved[7][:-1], saved[7][-1]
-    ledger.cash[first_bank:], ledger.cash[low.trader] = saved[8][:-1], saved[8][-1]
-    ledger.bought[:] = saved[9]
-    ledger.pool[:] = saved[10]
+    ledger, first_bank, low = board.ledger, len(board.traders), board.accounts[trader.first]
+    accounts, entries, positions, wallets, books, own_losses, losses, own, flow, cash, bought, pool = saved
+    _put_back(accounts, board.accounts, trader.first)
+    _put_back(entries, board.entries, low.first)
+    _put_back(positions, board.positions, low.first_position)
+    _put_back(wallets, board.wallets, trader.first_wallet)
+    _put_back(books, board.books, 0)
+    for channel in range(len(losses)):
+        ledger.loss[channel, low.trader] = own_losses[channel]
+        _put_back(losses[channel], ledger.loss[channel], first_bank)
+    ledger.flow[low.trader], ledger.cash[low.trader] = own
+    _put_back(flow, ledger.flow, first_bank)
+    _put_back(cash, ledger.cash, first_bank)
+    _put_back(bought, ledger.bought, 0)
+    _put_back(pool, ledger.pool, 0)
+
+
+@kernel
+def _put_back(rows: Any, table: Any, first: int) -> None:
+    """Write rows into a table from one row on; a slice assigned as a whole takes two seconds to compile."""
+    for i in range(len(rows)):
+        table[first + i] = rows[i]
