@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._valuation import gains
@@ -63,9 +62,11 @@ def clear_up(state: Whole, which: str = "greatest") -> ClearingResult:
 
 
 def _matrix(debtor: Any, creditor: Any, amount: NDArray[np.float64], size: int) -> Any:
+    from scipy.sparse import coo_array
+
     rows = np.flatnonzero(amount > 0.0)
     pairs = (np.asarray(debtor)[rows], np.asarray(creditor)[rows])
-    return scipy.sparse.coo_array((amount[rows], pairs), shape=(size, size)).tocsr()
+    return coo_array((amount[rows], pairs), shape=(size, size)).tocsr()
 
 
 def _classes(
