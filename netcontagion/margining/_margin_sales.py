@@ -335,8 +335,8 @@ def spend(
 
     Returns a log, the units of each order that were not closed when the money was used up, and the money used.
     """
-    log, left = np.empty((len(orders), 5)), np.zeros(len(orders))
-    logged, used = 0, 0.0
+    log, left, used = np.empty((len(orders), 5)), np.zeros(len(orders)), 0.0
+    logged: Any = np.int64(0)
     for place in range(len(orders)):
         k, p, units, worst = int(orders[place, 0]), int(orders[place, 1]), orders[place, 2], orders[place, 3]
         m = board.positions[p].market

@@ -344,23 +344,24 @@ def _restore(trader: Row, saved: Any, board: Any) -> None:
     """Put everything back as it was saved."""
     ledger, first_bank, low = board.ledger, len(board.traders), board.accounts[trader.first]
     accounts, entries, positions, wallets, books, own_losses, losses, own, flow, cash, bought, pool = saved
-    _put_back(accounts, board.accounts, trader.first)
-    _put_back(entries, board.entries, low.first)
-    _put_back(positions, board.positions, low.first_position)
-    _put_back(wallets, board.wallets, trader.first_wallet)
-    _put_back(books, board.books, 0)
+    for i in range(len(accounts)):  # a slice assigned as a whole takes two seconds to compile
+        board.accounts[trader.first + i] = accounts[i]
+    for i in range(len(entries)):
+        board.entries[low.first + i] = entries[i]
+    for i in range(len(positions)):
+        board.positions[low.first_position + i] = positions[i]
+    for i in range(len(wallets)):
+        board.wallets[trader.first_wallet + i] = wallets[i]
+    for i in range(len(books)):
+        board.books[i] = books[i]
     for channel in range(len(losses)):
         ledger.loss[channel, low.trader] = own_losses[channel]
-        _put_back(losses[channel], ledger.loss[channel], first_bank)
+        for i in range(len(flow)):
+            ledger.loss[channel, first_bank + i] = losses[channel, i]
     ledger.flow[low.trader], ledger.cash[low.trader] = own
-    _put_back(flow, ledger.flow, first_bank)
-    _put_back(cash, ledger.cash, first_bank)
-    _put_back(bought, ledger.bought, 0)
-    _put_back(pool, ledger.pool, 0)
-
-
-@kernel
-def _put_back(rows: Any, table: Any, first: int) -> None:
-    """Write rows into a table from one row on; a slice assigned as a whole takes two seconds to compile."""
-    for i in range(len(rows)):
-        table[first + i] = rows[i]
+    for i in range(len(flow)):
+        ledger.flow[first_bank + i], ledger.cash[first_bank + i] = flow[i], cash[i]
+    for m in range(len(bought)):
+        ledger.bought[m] = bought[m]
+    for m in range(len(pool)):
+        ledger.pool[m] = pool[m]

@@ -29,11 +29,11 @@ def take_account(
     k: int, vault: int, share: float, board: Board, marks: Floats, logged: int, log: Floats
 ) -> tuple[int, Floats]:
     """Pass a share of an account, equity included, to the vault: the price is the account's bankruptcy price."""
-    account, taker = board.accounts[k], board.accounts[vault]
+    account, taker, penalties = board.accounts[k], board.accounts[vault], board.ledger.loss[PENALTY]
     log = with_room(log, logged, account.last - account.first + account.last_position - account.first_position)
     for p in range(account.first_position, account.last_position):
         if board.positions[p].quantity != 0.0:
-            _pass_contract(k, p, vault, share, board.positions[p].entry, PENALTY, board, marks, log[logged])
+            _pass_contract(k, p, vault, share, board.positions[p].entry, penalties, board, marks, log[logged])
             logged += 1
     for e in range(account.first, account.last):
         entry = board.entries[e]
@@ -46,7 +46,7 @@ def take_account(
         into.deposited += deposited
         into.borrowed += borrowed
         units = deposited - borrowed
-        _post(account.trader, taker.trader, units * marks[entry.market], PENALTY, board)
+        _post(account.trader, taker.trader, units * marks[entry.market], board.ledger.flow, penalties)
         _note(log[logged], k, e, TAKEN_BALANCE, units, units * marks[entry.market])
         logged += 1
     return logged, log
@@ -63,16 +63,19 @@ def sell_to_vault(
         m = board.positions[p].market
         if board.positions[p].quantity != 0.0:
             closed += abs(board.positions[p].quantity * share * unit_value(m, board, marks))
-            _pass_contract(k, p, vault, share, marks[m], EXECUTION, board, marks, log[logged])
+            _pass_contract(k, p, vault, share, marks[m], board.ledger.loss[EXECUTION], board, marks, log[logged])
             logged += 1
     return logged, log, closed
 
 
 @kernel
 def _pass_contract(
-    k: int, p: int, vault: int, share: float, price: float, channel: int, board: Board, marks: Floats, row: Floats
+    k: int, p: int, vault: int, share: float, price: float, loss: Floats, board: Board, marks: Floats, row: Floats
 ) -> None:
-    """Pass a share of a position to the vault at a price: both settle what they gain on contracts they close."""
+    """Pass a share of a position to the vault at a price: both settle what they gain on contracts they close.
+
+    ``loss`` is the channel of the ledger for what the price differs from the mark by.
+    """
     position = board.positions[p]
     m, units, entry = position.market, position.quantity * share, position.entry
     market, unit = board.markets[m], unit_value(m, board, marks)
@@ -81,12 +84,12 @@ def _pass_contract(
     value = units * unit
     if market.kind == INVERSE:
         value += units * market.face / price * marks[market.settle]
-        _post(giver, taker, value, channel, board)
+        _post(giver, taker, value, board.ledger.flow, loss)
     else:
         board.ledger.flow[giver] -= value
         board.ledger.flow[taker] += value
-        board.ledger.loss[channel, giver] += value - units * price
-        board.ledger.loss[channel, taker] -= value - units * price
+        loss[giver] += value - units * price
+        loss[taker] -= value - units * price
     position.quantity -= units
     _settle(k, m, units, entry, price, board, marks)
     closed = 0.0  # of what the vault held the other way round
@@ -134,13 +137,12 @@ def _position_of(account: Row, m: int, board: Board) -> int:
 
 
 @kernel
-def _post(giver: int, taker: int, value: float, channel: int, board: Board) -> None:
-    """Post units worth some money that pass from one trader to another for nothing."""
-    ledger = board.ledger
-    ledger.flow[giver] -= value
-    ledger.flow[taker] += value
-    ledger.loss[channel, giver] += value
-    ledger.loss[channel, taker] -= value
+def _post(giver: int, taker: int, value: float, flow: Floats, loss: Floats) -> None:
+    """Post units worth some money that pass from one trader to another for nothing, on a channel of the ledger."""
+    flow[giver] -= value
+    flow[taker] += value
+    loss[giver] += value
+    loss[taker] -= value
 
 
 @kernel
