@@ -21,7 +21,8 @@ __all__ = ["in_threads", "kernel"]
 P = ParamSpec("P")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_OUTER: dict[str, Any] = {"nogil": True}
+_INNER = _OUTER | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _declaring = threading.RLock()  # kernels declare the kernels they call, and threads share numba's settings
 
 
@@ -41,7 +42,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
         with _declaring:
             linked = _linked(function)
             config: Any = numba.config
-            folder, options = config.CACHE_DIR, {"nogil": True} | (_INNER if inner else {})
+            folder, options = config.CACHE_DIR, _INNER if inner else _OUTER
             try:
                 # kept out of the package's own folder: pip would leave it there, and what is left shadows a later one
                 config.CACHE_DIR = str(Path(folder or _cache_folder()) / _digest(function) / ("inner" if inner else ""))
