@@ -22,6 +22,7 @@ from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
 from netcontagion.margining._policies import Draws, traders_who
 from netcontagion.margining._posting import post_moves, value_positions, write_off
+from netcontagion.margining._runs import Runs, receive
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
 from netcontagion.margining._strikes import strike
@@ -262,8 +263,10 @@ class Play:
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
+        self.arrived = 0  # withdrawals that came into wallets in this round
         self.open_traders(state.overlay.defaulted)
         self.open_investors()
+        self.open_runs()
         self.open_vaults()
 
     def seat(self, accounts: NDArray[np.int64]) -> None:
@@ -294,6 +297,13 @@ class Play:
             self.seat(np.flatnonzero(np.isin(owner, who)))
             self.open(_NOBODY, np.setdiff1d(who, owner))
             state.investors = Investors(state, who)
+
+    def open_runs(self) -> None:
+        """Seat those who may take fright at an exchange."""
+        state, who = self.state, traders_who(self.state.net, "runs")
+        if len(who) and "withdrawal" in self.on:
+            self.seat(np.flatnonzero(np.isin(state.net.columns("accounts")["trader"], who)))
+            state.runs = Runs(state, who)
 
     def open_traders(self, traders: NDArray[np.bool_]) -> None:
         """Give seats to all accounts of some traders that have none, and did not end without one."""
@@ -326,17 +336,19 @@ class Play:
             return number, float("nan"), None
         state.marks_outside = state.asset_prices()
         state.reserves.open_round()
+        ran = self.run(marks, number)
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
         traded = self.trade()
         moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = answered + traded + moved + sold + holes > 0
+        acted = ran + self.arrived + answered + traded + moved + sold + holes > 0
         if acted or not np.array_equal(marks, self.last_marks):
             self.last_change, self.last_marks = number, marks
         pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change)
         pending = pending or self.late or moving(state) or any(at > number for at, _ in state.shock.later)
+        pending = pending or (state.runs is not None and state.runs.pending(number - self.last_change))
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
         goes_on = acted or pending or self.may_return(len(which))
         return number + 1, float(len(which)), None if goes_on else ending
@@ -385,6 +397,21 @@ class Play:
             self.between.depth.quoted *= shock.depth_factor
             owner = state.overlay.owner[state.accounts.trader[: state.overlay.used["accounts"]]]
             self.watch.touch(np.flatnonzero(failing[owner]))
+
+    def run(self, marks: NDArray[np.float64], number: int) -> int:
+        """Let frightened traders withdraw; return from how many balances."""
+        state = self.state
+        if state.runs is None:
+            return 0
+        borne = self.events.by_exchange
+        shared = np.array([borne.get(("suppliers", exchange), 0.0) for exchange in range(state.n_exchanges)])
+        shut = (state.rules.closed != 0) | (state.rules.out != 0) | gated(state)
+        log = state.runs.ask(state, shared, shut, number)
+        seats, source = log[:, 0].astype(np.int64), log[:, 2].astype(np.int64)
+        np.subtract.at(self.notes["inflow"], seats, log[:, 4] * marks[state.entries.market[source]])
+        self.watch.touch(np.unique(seats))
+        self.events.add_run(log, marks)
+        return len(log)
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accounts below health 1 and those closed by force, in order of priority."""
@@ -470,6 +497,9 @@ class Play:
         asked = self.asked(seats)
         log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))
         arrived = settle(state, marks, self.events.number)
+        home = arrived[:, 1] < 0
+        receive(state, arrived[home], marks)
+        self.arrived, arrived = int(home.sum()), arrived[~home]
         if len(arrived):
             self.note_moves(arrived, marks)
         if not (len(log) or len(arrived)):

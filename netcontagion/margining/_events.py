@@ -71,6 +71,7 @@ TYPES = (
     "tear_up",
     "withdrawal_haircut",
     "default",
+    "run",
 )
 _CODE = {name: code for code, name in enumerate(TYPES)}
 LAYERS = ("insurance_fund", "equity", "suppliers", "uncovered", "surplus", "mint", "co_borrowers", "frozen")
@@ -158,6 +159,12 @@ class Events:
     def add_requests(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
         """Record withdrawals that are on their way."""
         self._add("request", len(log), _requests, log, marks)
+
+    def add_run(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Record what frightened traders withdraw; the cause is the last deficit of the exchange, or the shock."""
+        venue = self.state.accounts.exchange[log[:, 0].astype(np.int64)]
+        parent = np.array([self.last_deficit.get(exchange, 0) for exchange in venue.tolist()], dtype=np.int64)
+        self._add("run", len(log), _run, log, marks, parent)
 
     def add_orders(
         self,
@@ -470,6 +477,12 @@ def _requests(log: NDArray[np.float64], marks: NDArray[np.float64], events: Even
     units, trader = log[:, 3] + log[:, 4], _trader(events, seat)
     found = _place(events, seat, entry) | {"quantity": units, "cash": units * marks[events.state.entries.market[entry]]}
     return found | {"debit": trader, "credit": trader, "parent": events.call_of[seat]}
+
+
+def _run(
+    log: NDArray[np.float64], marks: NDArray[np.float64], parent: NDArray[np.int64], events: Events
+) -> dict[str, Any]:
+    return _requests(log, marks, events) | {"parent": parent}
 
 
 def _liquidations(log: NDArray[np.float64], events: Events) -> dict[str, Any]:

@@ -361,18 +361,34 @@ class Overlay:
         return board._replace(**tables, ledger=board.ledger._replace(**kept))
 
     def _purses(self, owners: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
-        """Wallets of some traders, the numeraire before the rest, then by value, and the place of the trader."""
-        table = self.net.columns("wallets")
-        if not len(table["trader"]):
+        """Wallets of some traders, the numeraire before the rest, then by value, and the place of the trader.
+
+        Those who may run have one, which may be empty, for everything that can be withdrawn.
+        """
+        table, runs = self.net.columns("wallets"), by_policy(self.net, owners, "runs")[0]
+        runs &= "withdrawal" in self.switches
+        if not len(table["trader"]) and not runs.any():
             return {"asset": np.zeros(0, dtype=np.int32), "units": np.zeros(0)}, np.zeros(0, dtype=np.int64)
         ends = [np.searchsorted(table["trader"], owners, side=side) for side in ("left", "right")]
         rows, purse = spans(ends[0], ends[1])
-        asset = table["asset"][rows]
+        asset, held = table["asset"][rows], table["units"][rows]
+        if runs.any():
+            purse, asset, held = self._with_empty(np.flatnonzero(runs), purse, asset, held)
         is_money = np.asarray(self.net.labels("assets") == self.net.numeraire, dtype=bool)
-        value = table["units"][rows] * self.prices[asset]
+        value = held * self.prices[asset]
         order = np.lexsort((asset, -value, ~is_money[asset], purse))
-        units = np.where(self.defaulted[owners[purse]], 0.0, table["units"][rows])
+        units = np.where(self.defaulted[owners[purse]], 0.0, held)
         return {"asset": asset[order], "units": units[order]}, purse[order]
+
+    def _with_empty(
+        self, places: NDArray[np.int64], purse: NDArray[np.int64], asset: NDArray[Any], held: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
+        """Add empty wallets, where the traders at these places have none, of all that is no contract."""
+        n_assets = len(self.prices)
+        spot = np.flatnonzero(~np.isin(self.net.columns("assets")["kind"], ("linear", "inverse")))
+        fresh = np.setdiff1d((places[:, None] * n_assets + spot).ravel(), purse * n_assets + asset)
+        place, what = np.divmod(fresh, n_assets)
+        return np.append(purse, place), np.append(asset, what), np.append(held, np.zeros(len(fresh)))
 
     def _answers(self, owners: NDArray[Any], able: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the traders that have the means respond to a call."""

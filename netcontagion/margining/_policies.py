@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draws", "by_policy", "traders_who"]
 
-_TYPES: dict[str, Any] = dict.fromkeys(("answers", "buys", "orders", "top_up", "withdraw", "reduce"), bool)
+_TYPES: dict[str, Any] = dict.fromkeys(("answers", "buys", "orders", "runs", "top_up", "withdraw", "reduce"), bool)
 _TYPES |= dict.fromkeys(("target_health", "withdrawal_health", "probability"), float) | {"lag": np.int64}
 
 

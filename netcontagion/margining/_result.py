@@ -477,6 +477,8 @@ def _assumptions(play: Play) -> tuple[str, ...]:
         found.append(f"no backstop vault at {', '.join(map(str, state.net.labels('exchanges')[bare]))}: sold instead")
     if np.isinf(state.rules.capital).all():
         found.append("liquidators have all the capital they need")
-    free = "" if state.rules.closed.any() or state.rules.gated.any() else " without limit"
+    if state.runs is not None:
+        found.append("runs are paid from what exchanges hold and have not lent")
+    free = "" if state.rules.closed.any() or state.rules.gated.any() or state.runs is not None else " without limit"
     found.append(f"exchanges pay out deposits in kind{free}")
     return tuple(found)

@@ -14,7 +14,7 @@ from netcontagion.network._rule_fields import count, flag, keys_of, number, word
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Buying", "Policy", "Stop", "policies", "policy"]
+__all__ = ["Buying", "Policy", "Run", "Stop", "policies", "policy"]
 
 _HEADER = ("name", "note")
 _REQUIRED: Any = dataclasses.MISSING
@@ -37,8 +37,21 @@ class Buying:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Withdrawal of the share ``w0 + w1 x (coverage - c)+``, at most 1, of free deposits in a round.
+
+    c is what an exchange has over what it owed its accounts before losses were shared, ``lag`` rounds ago.
+    """
+
+    w0: float = number("[0, 1]", 0.0, "share of free deposits withdrawn in a round from any exchange")
+    w1: float = number("[0, inf)", 0.0, "share more for each unit that coverage is below the level")
+    coverage: float = number("(0, inf)", 1.0, "level of coverage below which the trader is frightened")
+    lag: int = count("[0, 1000]", 0, "rounds until the trader learns of the coverage")
+
+
+@dataclass(frozen=True)
 class Policy:
-    """What a trader does by itself: answers to margin calls, sales to a leverage, stops, purchases."""
+    """What a trader does by itself: answers to margin calls, sales to a leverage, stops, purchases, runs."""
 
     name: str
     note: str = ""
@@ -56,6 +69,7 @@ class Policy:
     sell: str = word(("pro_rata", "liquidity", "most_liquid"), "which holdings are sold first", "pro_rata")
     stops: tuple[Stop, ...] = ()
     buying: Buying = Buying()
+    run: Run = Run()
 
     @property
     def answers(self) -> bool:
@@ -68,12 +82,17 @@ class Policy:
         return self.buying.demand > 0
 
     @property
+    def runs(self) -> bool:
+        """Whether the trader can take fright at an exchange, or leaves it anyway."""
+        return self.run.w0 > 0 or self.run.w1 > 0
+
+    @property
     def orders(self) -> bool:
         """Whether the trader acts without being called."""
         return bool(self.leverage != "none" or self.stops or self.buys)
 
 
-_PARTS = {"buy": ("buying", Buying)}
+_PARTS = {"buy": ("buying", Buying), "run": ("run", Run)}
 
 
 @functools.cache
