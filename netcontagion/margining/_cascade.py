@@ -16,6 +16,7 @@ from netcontagion.margining._deleveraging import deleverage
 from netcontagion.margining._desk import Desk
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
+from netcontagion.margining._failing import Passes
 from netcontagion.margining._investors import Investors
 from netcontagion.margining._layers_money import fund_surplus
 from netcontagion.margining._margin_scan import MarginScan
@@ -25,7 +26,7 @@ from netcontagion.margining._posting import post_moves, value_positions, write_o
 from netcontagion.margining._runs import Runs, receive
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
-from netcontagion.margining._strikes import strike
+from netcontagion.margining._strikes import close_down, strike
 from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
 from netcontagion.margining._supported import check_supported
 from netcontagion.margining._transit import moving, settle, submit
@@ -71,7 +72,8 @@ def cascade(
     its exchange, in the order of ``priority``; sales move prices by the impact form of the book on its cumulative net
     quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without
     collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance fund, equity and suppliers. When
-    nobody acts any more, what nodes owe each other is cleared.
+    nobody acts any more, what nodes owe each other is cleared; traders who default in that are closed out, rounds go
+    on, and the original claims are cleared again, until nobody new defaults.
 
     In mode "equilibrium" all of this happens at once: whoever is below health 1 at the end is closed out, every seller
     on a book is paid the one average price of all that is sold there, and losses are shared once. Several sets of
@@ -263,6 +265,7 @@ class Play:
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
+        self.passes = Passes.of(state)
         self.arrived = 0  # withdrawals that came into wallets in this round
         self.open_traders(state.overlay.defaulted)
         self.open_investors()
@@ -350,7 +353,7 @@ class Play:
         pending = pending or self.late or moving(state) or any(at > number for at, _ in state.shock.later)
         pending = pending or (state.runs is not None and state.runs.pending(number - self.last_change))
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
-        goes_on = acted or pending or self.may_return(len(which))
+        goes_on = acted or pending or self.may_return(len(which)) or self.close_out()
         return number + 1, float(len(which)), None if goes_on else ending
 
     def by_account(self, name: str) -> NDArray[Any]:
@@ -395,8 +398,24 @@ class Play:
             self.last_fall[books] = self.events.add_strike()
             self.strokes = Strokes(state, self.on)  # an exchange that is out closes nobody
             self.between.depth.quoted *= shock.depth_factor
-            owner = state.overlay.owner[state.accounts.trader[: state.overlay.used["accounts"]]]
-            self.watch.touch(np.flatnonzero(failing[owner]))
+            self.touch_all(failing)
+
+    def touch_all(self, traders: NDArray[np.bool_]) -> None:
+        """Value all accounts of some traders in the next round."""
+        owner = self.state.overlay.owner[self.state.accounts.trader[: self.state.overlay.used["accounts"]]]
+        self.watch.touch(np.flatnonzero(traders[owner]))
+
+    def close_out(self) -> bool:
+        """Clear what is owed; tell whether somebody defaults whose accounts are to be closed in the next rounds."""
+        if "liquidation" not in self.on:
+            return False
+        failing = self.passes.failing(self.state)
+        if failing.any():
+            self.open_traders(failing)
+            self.state.overlay.insolvent |= failing
+            close_down(self.state)
+            self.touch_all(failing)
+        return bool(failing.any())
 
     def run(self, marks: NDArray[np.float64], number: int) -> int:
         """Let frightened traders withdraw; return from how many balances."""

@@ -46,7 +46,7 @@ def coverage(state: Whole, shared: NDArray[np.float64]) -> NDArray[np.float64]:
     own = wealth(state, state.marks(), state.asset_prices())[state.n_traders :][:size] + state.ledger.minted
     has = own + group_sum(venue, equity + fund - state.reserves.claims, size)
     owed = group_sum(venue, np.maximum(equity, 0.0) + fund, size) + shared
-    return np.divide(has, owed, out=np.full(size, np.inf), where=owed > 0.0)
+    return np.asarray(np.divide(has, owed, out=np.full(size, np.inf), where=owed > 0.0))
 
 
 def clear_up(state: Whole, which: str = "greatest") -> ClearingResult:

@@ -73,7 +73,7 @@ class Investors:
 
     def able(self, state: Live) -> NDArray[np.bool_]:
         """Which of these traders have not failed."""
-        return np.asarray(~state.overlay.defaulted[self.codes])
+        return np.asarray(~state.overlay.has_failed(self.codes))
 
     def stops(self, state: Live) -> NDArray[np.float64]:
         """Units that stops sell by row: of every level that the price has reached."""

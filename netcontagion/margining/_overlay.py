@@ -146,6 +146,7 @@ def copy_balances(
 class Overlay:
     """Seats of one run. ``code`` is the account of each seat, ``owner`` the trader of each of their traders.
 
+    ``defaulted`` marks traders that a shock made fail, with nothing left, ``insolvent`` those who cannot pay dues.
     ``share`` is what suppliers of a market have left of a unit, ``cut`` the value a unit lost when it was taken [num];
     ``cold`` and ``holders`` count the deposits of accounts not opened, by market, in units of the network; ``strokes``
     are those accounts without a seat that sold all their collateral.
@@ -161,6 +162,7 @@ class Overlay:
     def __post_init__(self) -> None:
         n_markets = len(self.shocked)
         self.code, self.owner = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        self.insolvent = np.zeros(len(self.defaulted), dtype=bool)
         self.used = dict.fromkeys(_LAYOUTS, 0)
         self.share, self.cut = np.ones(n_markets), np.zeros(n_markets)
         self.cold, self.holders = self.index.supply.copy(), self.index.suppliers.copy()
@@ -182,6 +184,10 @@ class Overlay:
     def margin(self) -> MarginIndex:
         """Margin accounts of the network."""
         return margin_index_of(self.net)
+
+    def has_failed(self, traders: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of these traders have their accounts closed by force, and answer no more."""
+        return np.asarray(self.defaulted[traders] | self.insolvent[traders])
 
     @property
     def accounts(self) -> NDArray[np.int64]:
@@ -291,7 +297,7 @@ class Overlay:
                 "of_trader": np.arange(begin["accounts"], self.used["accounts"]),
                 "bonus": table["liquidation_bonus"][accounts],
                 "opening_debt": debt,
-                "forced": self.defaulted[owner],
+                "forced": self.has_failed(owner),
                 "waiting": 0.0,
                 "test": test,
                 **_ends("_position", held.place, len(accounts), begin["positions"]),
@@ -392,7 +398,7 @@ class Overlay:
 
     def _answers(self, owners: NDArray[Any], able: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the traders that have the means respond to a call."""
-        found = able & ~self.defaulted[owners]
+        found = able & ~self.has_failed(owners)
         found[found] = by_policy(self.net, owners[found], "answers")[0]
         return np.asarray(found)
 

@@ -88,7 +88,14 @@ class CascadeResult:
         plain = not (len(net.columns("liabilities")["amount"]) or net.columns("traders")["external_liabilities"].any())
         if plain and not self._play.state.ledger.short.any():
             return None
+        if self._play.passes.last is not None:
+            return self._play.passes.last
         return clear_up(self._state, self.which) if is_due(self._state) else None
+
+    @property
+    def clearing_passes(self) -> int:
+        """How often was cleared: once more for each time that somebody who defaulted was closed out; 0: never."""
+        return 0 if self.clearing is None else self._play.passes.count + 1
 
     @functools.cached_property
     def assumptions(self) -> tuple[str, ...]:
@@ -364,6 +371,7 @@ class CascadeResult:
         }
         if self.clearing is not None:
             facts["defaults in clearing"] = int(self._defaulted.sum())
+            facts["clearing passes"] = self.clearing_passes
         if self.least is not None and self.gap is not None:
             least = self.least.summary()
             facts |= {f"{name}, least": least[name] for name in ("called", "liquidated", f"bad debt [{money}]")}

@@ -61,7 +61,7 @@ class Runs:
         """Take what is withdrawn in this round out of accounts: account, wallet (-1 - row), balance, 0, units."""
         whole, marks = current_state(state), state.marks()
         self.news.append(coverage(whole, shared))
-        share = self._intensity(number) * ~(shut[self.venue] | state.overlay.defaulted[self.trader])
+        share = self._intensity(number) * ~(shut[self.venue] | state.overlay.has_failed(self.trader))
         units = share[self.place] * self._free(state, marks)
         market = state.entries.market[self.rows]
         asked = group_sum(market, units, len(marks))

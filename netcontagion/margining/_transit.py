@@ -63,7 +63,7 @@ def settle(state: Live, marks: NDArray[np.float64], number: int) -> NDArray[np.f
             ours.units[row] -= units
             log.append(_arrive(state, int(ours.target[row]), int(ours.source[row]), units))
     kept = ours.units > 0.0
-    state.transit = Transit(*(column[kept] for column in (ours.target, ours.source, ours.units, ours.due, ours.batch)))
+    state.transit = Transit(ours.target[kept], ours.source[kept], ours.units[kept], ours.due[kept], ours.batch[kept])
     return np.array(log).reshape(-1, 5)
 
 
