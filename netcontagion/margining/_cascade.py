@@ -26,6 +26,7 @@ from netcontagion.margining._posting import post_moves, value_positions, write_o
 from netcontagion.margining._runs import Runs, receive
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
+from netcontagion.margining._stops import Stops
 from netcontagion.margining._strikes import close_down, strike
 from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
 from netcontagion.margining._supported import check_supported
@@ -300,6 +301,8 @@ class Play:
             self.seat(np.flatnonzero(np.isin(owner, who)))
             self.open(_NOBODY, np.setdiff1d(who, owner))
             state.investors = Investors(state, who)
+        who = traders_who(self.state.net, "contract_stops")
+        self.stops = Stops(state, who) if len(who) and "reduction" in self.on else None
 
     def open_runs(self) -> None:
         """Seat those who may take fright at an exchange."""
@@ -339,7 +342,7 @@ class Play:
             return number, float("nan"), None
         state.marks_outside = state.asset_prices()
         state.reserves.open_round()
-        ran = self.run(marks, number)
+        ran = self.run(marks, number) + self.fire_stops(marks)
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
         traded = self.trade()
@@ -374,7 +377,7 @@ class Play:
         self.notes = self.notes[: len(self.state.accounts)].copy()
         seats = len(self.state.accounts)
         self.events.call_of = longer(self.events.call_of, seats)[:seats].copy()
-        del self.draws, self.scan, self.watch, self.strokes, self.margin, self.reach
+        del self.draws, self.scan, self.watch, self.strokes, self.margin, self.reach, self.stops
 
     def may_return(self, called: int) -> bool:
         """Whether fading impact can still make somebody act.
@@ -430,6 +433,15 @@ class Play:
         np.subtract.at(self.notes["inflow"], seats, log[:, 4] * marks[state.entries.market[source]])
         self.watch.touch(np.unique(seats))
         self.events.add_run(log, marks)
+        return len(log)
+
+    def fire_stops(self, marks: NDArray[np.float64]) -> int:
+        """Let stops on positions fire before anybody is called; return how many did."""
+        if self.stops is None:
+            return 0
+        log = self.stops.fire(self.state, marks)
+        self.watch.touch(np.unique(log[:, 0].astype(np.int64)))
+        self.events.add_stops(log, self.last_fall)
         return len(log)
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -80,7 +80,7 @@ class Investors:
         price, able = state.asset_prices(), self.able(state)
         due = self.fired.copy()
         for row in range(len(self.owner)):
-            levels = self.policies[self.owner[row]].stops
+            levels = self.policies[self.owner[row]].holding_stops
             if not levels or not able[self.owner[row]] or not self.sellable[row]:
                 continue
             start, now = self.before[self.asset[row]], price[self.asset[row]]

@@ -22,10 +22,14 @@ _REQUIRED: Any = dataclasses.MISSING
 
 @dataclass(frozen=True)
 class Stop:
-    """A resting order to sell a share of every holding once its price has fallen by some share of the opening price."""
+    """A resting order to sell a share of every holding once its price has fallen by some share of the opening price.
 
-    drop: float = number("(0, 1)", _REQUIRED, "fall of the price at which the order fires")
+    Or to close a share of every position once its mark has moved against it by some share of the opening mark.
+    """
+
+    drop: float = number("(0, 1)", _REQUIRED, "adverse move of the price at which the order fires")
     share: float = number("(0, 1]", 1.0, "share of the opening units sold")
+    of: str = word(("holdings", "positions"), "what is sold or closed", "holdings")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,16 @@ class Policy:
     def buys(self) -> bool:
         """Whether the trader buys what fell."""
         return self.buying.demand > 0
+
+    @property
+    def holding_stops(self) -> tuple[Stop, ...]:
+        """Stops on holdings."""
+        return tuple(one for one in self.stops if one.of == "holdings")
+
+    @property
+    def contract_stops(self) -> tuple[Stop, ...]:
+        """Stops on positions."""
+        return tuple(one for one in self.stops if one.of == "positions")
 
     @property
     def runs(self) -> bool:
@@ -149,8 +163,9 @@ def _read(name: str, data: dict[str, Any]) -> Policy:
     for key in _HEADER:
         if not isinstance(data.get(key, ""), str):
             wrong.append(f"{key} is {data[key]!r}, allowed: text")
-    if sum(level.get("share", 1.0) for level in levels) > 1 + 1e-12:
-        wrong.append("stop_loss.share adds up to more than 1")
+    for what in ("holdings", "positions"):
+        if sum(level.get("share", 1.0) for level in levels if level.get("of", "holdings") == what) > 1 + 1e-12:
+            wrong.append(f"stop_loss.share of {what} adds up to more than 1")
     if found.get("withdrawal_health", 1.25) < found.get("target_health", 1.05):
         wrong.append("withdrawal_health is below target_health: what gives would be worse off than what it helps")
     if wrong:
