@@ -274,6 +274,27 @@ def test_runs_agree_with_the_plain_twin(files, seed):
     assert [withdrawn(found, f"r{k}").sum() for k in range(5)] == pytest.approx(taken, rel=1e-9)
 
 
+def test_what_a_run_costs_is_attributed_to_withdrawals(files):
+    """With one account each, too: who ran would lose half of 19, as in ``second_fall``."""
+    net = market(
+        files(["insurance_fund", "withdrawal_haircut"]),
+        [(files(w1=2.0, coverage=1.1), 100.0), ("passive", 100.0)],
+        debts=(75.0, 30.0),
+        insurance_fund=[26.0, 1e3],
+    )
+    tables = {name: getattr(net, name) for name in ("accounts", "balances")}
+    net = net.replace(accounts=tables["accounts"].drop("other"), balances=tables["balances"].drop("other", level=0))
+    shock = nc.Shock.path([HALF, nc.Shock.price({"ETH": -0.8})], every=2)
+    shares = nc.margining.shapley(net, shock, by="node", progress=False, channels=("withdrawal", "liquidation"))
+    ran = nc.cascade(net, shock, channels=("withdrawal", "liquidation")).traders["loss"]
+    stayed = nc.cascade(net, shock, channels=("liquidation",)).traders["loss"]
+    still = nc.cascade(net, shock, channels=()).traders["loss"]
+    alone = nc.cascade(net, shock, channels=("withdrawal",)).traders["loss"]
+    expected = 0.5 * (ran["r0"] - stayed["r0"] + alone["r0"] - still["r0"])
+    assert expected < -1.0
+    assert shares.loc["withdrawal", "r0"] == pytest.approx(expected)
+
+
 # by default ----------------------------------------------------------------------------------------------------------
 
 

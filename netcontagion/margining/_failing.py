@@ -1,6 +1,7 @@
 """Passes of the final clearing: who defaults in one is closed out, then the original claims are cleared again.
 
 Nothing is paid in between: every pass clears all claims with what everybody then has, and only the last one is posted.
+Who could not pay without the shock either is not closed out: a market that is not shocked stays as it is.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netcontagion._arrays import freeze
 from netcontagion.margining._final import clear_up, is_due
+from netcontagion.margining._kept import kept
+from netcontagion.margining._opening import open_state
 from netcontagion.margining._whole import current_state
+from netcontagion.network import Shock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from netcontagion.clearing import ClearingResult
     from netcontagion.margining._state import Live, Whole
+    from netcontagion.network import ExposureNetwork
 
 __all__ = ["Passes"]
 
@@ -52,7 +58,7 @@ class Passes:
         return cls(owes & trades)
 
     def failing(self, state: Live) -> NDArray[np.bool_]:
-        """Clear what is owed now; return which traders default for the first time and have something to close."""
+        """Clear what is owed now; return which traders default by then and have something to close."""
         fresh = np.zeros(len(self.exposed), dtype=bool)
         able = np.flatnonzero(self.exposed)
         able = able[~state.overlay.has_failed(able)]
@@ -63,9 +69,20 @@ class Passes:
             return fresh
         result = clear_up(whole)
         fresh[able] = np.asarray(result.defaulted)[able] & _open(whole)[able]
+        if fresh.any():
+            fresh &= ~kept(state.net, "_insolvent", _insolvent)
         self.last = None if fresh.any() else result
         self.count += int(fresh.any())
         return fresh
+
+
+def _insolvent(net: ExposureNetwork) -> NDArray[np.bool_]:
+    """Which traders of a network default without any shock."""
+    calm = current_state(open_state(net, Shock(), switches=()))
+    failing = np.zeros(calm.n_traders, dtype=bool)
+    if is_due(calm):
+        failing |= np.asarray(clear_up(calm).defaulted)[: len(failing)]
+    return freeze(failing)
 
 
 def _open(state: Whole) -> NDArray[np.bool_]:

@@ -59,8 +59,8 @@ class Stops:
         """Units that stops close, signed as the position: of every level that the mark has reached, less what was."""
         held, seats = state.positions[self.rows], self.seats
         kept = np.divide(marks[held.market], self.start, out=np.ones(len(held)), where=self.start > 0.0)
-        fell = np.sign(self.opening) * (1.0 - kept)
-        share = np.where(fell[:, None] >= self.moves * (1.0 - TRIGGER), self.shares, 0.0).sum(axis=1) - self.filled
+        against = np.sign(self.opening) * (1.0 - kept)
+        share = np.where(against[:, None] >= self.moves * (1.0 - TRIGGER), self.shares, 0.0).sum(axis=1) - self.filled
         able = (state.accounts.forced[seats] == 0) & (state.rules.out[state.accounts.exchange[seats]] == 0)
         able &= (np.sign(held.quantity) == np.sign(self.opening)) & (share > LITTLE)
         units = np.minimum(share * np.abs(self.opening), np.abs(held.quantity)) * np.sign(self.opening)
