@@ -188,7 +188,7 @@ def test_thinner_books_pay_creditors_less(depth):
     assert thin.clearing_passes >= deep.clearing_passes
 
 
-@pytest.mark.parametrize("first", (12, 24))
+@pytest.mark.parametrize("first", [12, 24])
 def test_in_the_end_no_defaulter_has_anything_open_that_was_not_closed_by_force(first):
     passes = 0
     for seed in range(first, first + 12):

@@ -227,6 +227,22 @@ def test_laws_of_runs(files):
     assert total == pytest.approx([total[0]] * len(runs), rel=1e-12)
 
 
+def test_neither_names_nor_sizes_matter(files):
+    """Runners who swap names swap what they get, under a cap too; thrice the units and the cap bring thrice as much."""
+    pair = [(files(w1=1.0), 100.0), (files(w0=0.2, w1=3.0), 60.0)]
+    caps = {"withdraw_cap": [9.0, math.nan]}
+    one, other = (run(market(files(["frozen"]), [*order, ("passive", 90.0)], **caps)) for order in (pair, pair[::-1]))
+    for name, twin in (("r0", "r1"), ("r1", "r0")):
+        pd.testing.assert_series_equal(withdrawn(one, name), withdrawn(other, twin), rtol=1e-12)
+    net = one.network
+    units = net.balances * 3.0
+    large = run(net.replace(balances=units, exchanges=net.exchanges.assign(withdraw_cap=[27.0, math.nan])))
+    for name in ("r0", "r1"):
+        pd.testing.assert_series_equal(withdrawn(large, name), 3.0 * withdrawn(one, name), rtol=1e-9)
+    wallets = [found._state.wallets.units.sum() for found in (one, large)]
+    assert wallets[1] == pytest.approx(3.0 * wallets[0])
+
+
 # plain twin ----------------------------------------------------------------------------------------------------------
 
 

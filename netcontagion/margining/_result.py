@@ -53,7 +53,7 @@ class CascadeResult:
     network, shock
         What was run: the network before the shock, and the shock.
     clearing : ClearingResult or None
-        Final clearing of ``liabilities`` and external debt; None where nothing is due.
+        Final clearing of ``liabilities`` and external debt, the last of ``clearing_passes``; None where nothing is due.
     status : Status
         SETTLED, EXHAUSTED (accounts below health 1 remain that nobody can or will close) or MAX_ROUNDS.
     assumptions : tuple of str
