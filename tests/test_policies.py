@@ -14,7 +14,7 @@ import netcontagion as nc
 from netcontagion.errors import ContagionError
 from netcontagion.network import policies, policy
 
-ALL = ("contrarian", "default", "deleveraging", "leverage_target", "passive", "stop_loss")
+ALL = ("contrarian", "default", "deleveraging", "leverage_target", "passive", "runner", "stop_loss")
 
 
 def own_policy(folder, text, name="own"):

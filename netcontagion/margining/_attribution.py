@@ -278,8 +278,12 @@ def _named(given: Collection[str] | None) -> list[str]:
     return found
 
 
+def _nobody_runs(net: ExposureNetwork) -> bool:
+    return not len(traders_who(net, "runs"))
+
+
 def _no_wallets(net: ExposureNetwork) -> bool:
-    return not (net.columns("wallets")["units"] > 0).any()
+    return _nobody_runs(net) and not (net.columns("wallets")["units"] > 0).any()  # runs fill wallets
 
 
 def _one_account_each(net: ExposureNetwork) -> bool:
@@ -297,7 +301,7 @@ def _no_depth(net: ExposureNetwork) -> bool:
 
 _IDLE: dict[str, Callable[[ExposureNetwork], bool]] = {
     "top_up": _no_wallets,
-    "withdrawal": _one_account_each,
+    "withdrawal": lambda net: _one_account_each(net) and _nobody_runs(net),
     "reduction": lambda net: _one_account_each(net) and not len(traders_who(net, "orders")),
     "purchase": lambda net: not len(traders_who(net, "buys")),
     "liquidation": _nobody_owes,

@@ -16,15 +16,18 @@ from netcontagion.margining._deleveraging import deleverage
 from netcontagion.margining._desk import Desk
 from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
+from netcontagion.margining._failing import Passes
 from netcontagion.margining._investors import Investors
 from netcontagion.margining._layers_money import fund_surplus
 from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
 from netcontagion.margining._policies import Draws, traders_who
 from netcontagion.margining._posting import post_moves, value_positions, write_off
+from netcontagion.margining._runs import Runs, receive
 from netcontagion.margining._scan import Reach, Scan, Watch
 from netcontagion.margining._state import called, longer
-from netcontagion.margining._strikes import strike
+from netcontagion.margining._stops import Stops
+from netcontagion.margining._strikes import close_down, strike
 from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
 from netcontagion.margining._supported import check_supported
 from netcontagion.margining._transit import moving, settle, submit
@@ -70,7 +73,8 @@ def cascade(
     its exchange, in the order of ``priority``; sales move prices by the impact form of the book on its cumulative net
     quantity, of which ``assets.permanent`` stays and the rest halves in ``assets.half_life`` rounds; debt left without
     collateral, max(0, D - C / (1 + bonus)) on a full close-out, runs through insurance fund, equity and suppliers. When
-    nobody acts any more, what nodes owe each other is cleared.
+    nobody acts any more, what nodes owe each other is cleared; traders who default in that are closed out, rounds go
+    on, and the original claims are cleared again, until nobody new defaults.
 
     In mode "equilibrium" all of this happens at once: whoever is below health 1 at the end is closed out, every seller
     on a book is paid the one average price of all that is sold there, and losses are shared once. Several sets of
@@ -262,8 +266,11 @@ class Play:
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
+        self.passes = Passes.of(state)
+        self.arrived = 0  # withdrawals that came into wallets in this round
         self.open_traders(state.overlay.defaulted)
         self.open_investors()
+        self.open_runs()
         self.open_vaults()
 
     def seat(self, accounts: NDArray[np.int64]) -> None:
@@ -294,6 +301,15 @@ class Play:
             self.seat(np.flatnonzero(np.isin(owner, who)))
             self.open(_NOBODY, np.setdiff1d(who, owner))
             state.investors = Investors(state, who)
+        who = traders_who(self.state.net, "contract_stops")
+        self.stops = Stops(state, who) if len(who) and "reduction" in self.on else None
+
+    def open_runs(self) -> None:
+        """Seat those who may take fright at an exchange."""
+        state, who = self.state, traders_who(self.state.net, "runs")
+        if len(who) and "withdrawal" in self.on:
+            self.seat(np.flatnonzero(np.isin(state.net.columns("accounts")["trader"], who)))
+            state.runs = Runs(state, who)
 
     def open_traders(self, traders: NDArray[np.bool_]) -> None:
         """Give seats to all accounts of some traders that have none, and did not end without one."""
@@ -326,19 +342,21 @@ class Play:
             return number, float("nan"), None
         state.marks_outside = state.asset_prices()
         state.reserves.open_round()
+        ran = self.run(marks, number) + self.fire_stops(marks)
         which, health = self.find_called(marks, number)
         which, health, answered = self.respond(which, health, marks)
         traded = self.trade()
         moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = answered + traded + moved + sold + holes > 0
+        acted = ran + self.arrived + answered + traded + moved + sold + holes > 0
         if acted or not np.array_equal(marks, self.last_marks):
             self.last_change, self.last_marks = number, marks
         pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change)
         pending = pending or self.late or moving(state) or any(at > number for at, _ in state.shock.later)
+        pending = pending or (state.runs is not None and state.runs.pending(number - self.last_change))
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
-        goes_on = acted or pending or self.may_return(len(which))
+        goes_on = acted or pending or self.may_return(len(which)) or self.close_out()
         return number + 1, float(len(which)), None if goes_on else ending
 
     def by_account(self, name: str) -> NDArray[Any]:
@@ -359,7 +377,7 @@ class Play:
         self.notes = self.notes[: len(self.state.accounts)].copy()
         seats = len(self.state.accounts)
         self.events.call_of = longer(self.events.call_of, seats)[:seats].copy()
-        del self.draws, self.scan, self.watch, self.strokes, self.margin, self.reach
+        del self.draws, self.scan, self.watch, self.strokes, self.margin, self.reach, self.stops
 
     def may_return(self, called: int) -> bool:
         """Whether fading impact can still make somebody act.
@@ -383,8 +401,48 @@ class Play:
             self.last_fall[books] = self.events.add_strike()
             self.strokes = Strokes(state, self.on)  # an exchange that is out closes nobody
             self.between.depth.quoted *= shock.depth_factor
-            owner = state.overlay.owner[state.accounts.trader[: state.overlay.used["accounts"]]]
-            self.watch.touch(np.flatnonzero(failing[owner]))
+            self.touch_all(failing)
+
+    def touch_all(self, traders: NDArray[np.bool_]) -> None:
+        """Value all accounts of some traders in the next round."""
+        owner = self.state.overlay.owner[self.state.accounts.trader[: self.state.overlay.used["accounts"]]]
+        self.watch.touch(np.flatnonzero(traders[owner]))
+
+    def close_out(self) -> bool:
+        """Clear what is owed; tell whether somebody defaults whose accounts are to be closed in the next rounds."""
+        if "liquidation" not in self.on:
+            return False
+        failing = self.passes.failing(self.state)
+        if failing.any():
+            self.open_traders(failing)
+            self.state.overlay.insolvent |= failing
+            close_down(self.state)
+            self.touch_all(failing)
+        return bool(failing.any())
+
+    def run(self, marks: NDArray[np.float64], number: int) -> int:
+        """Let frightened traders withdraw; return from how many balances."""
+        state = self.state
+        if state.runs is None:
+            return 0
+        borne = self.events.by_exchange
+        shared = np.array([borne.get(("suppliers", exchange), 0.0) for exchange in range(state.n_exchanges)])
+        shut = (state.rules.closed != 0) | (state.rules.out != 0) | gated(state)
+        log = state.runs.ask(state, shared, shut, number)
+        seats, source = log[:, 0].astype(np.int64), log[:, 2].astype(np.int64)
+        np.subtract.at(self.notes["inflow"], seats, log[:, 4] * marks[state.entries.market[source]])
+        self.watch.touch(np.unique(seats))
+        self.events.add_run(log, marks)
+        return len(log)
+
+    def fire_stops(self, marks: NDArray[np.float64]) -> int:
+        """Let stops on positions fire before anybody is called; return how many did."""
+        if self.stops is None:
+            return 0
+        log = self.stops.fire(self.state, marks)
+        self.watch.touch(np.unique(log[:, 0].astype(np.int64)))
+        self.events.add_stops(log, self.last_fall)
+        return len(log)
 
     def find_called(self, marks: NDArray[np.float64], number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accounts below health 1 and those closed by force, in order of priority."""
@@ -470,6 +528,9 @@ class Play:
         asked = self.asked(seats)
         log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))
         arrived = settle(state, marks, self.events.number)
+        home = arrived[:, 1] < 0
+        receive(state, arrived[home], marks)
+        self.arrived, arrived = int(home.sum()), arrived[~home]
         if len(arrived):
             self.note_moves(arrived, marks)
         if not (len(log) or len(arrived)):

@@ -170,6 +170,10 @@ def _orders(net: ExposureNetwork, on: frozenset[str]) -> Iterator[str]:
     if len(who) and on & {"reduction", "purchase"}:
         name = net.columns("traders")["policy"][who[0]]
         yield f"traders, {net.labels('traders')[who[0]]!r}: policy {name!r} trades without a call"
+    who = traders_who(net, "runs")
+    if len(who) and "withdrawal" in on:
+        name = net.columns("traders")["policy"][who[0]]
+        yield f"traders, {net.labels('traders')[who[0]]!r}: policy {name!r} withdraws from round to round"
 
 
 # the two ends -------------------------------------------------------------------------------------------------------

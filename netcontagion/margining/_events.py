@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from netcontagion.margining._margin_sales import CLOSING
 from netcontagion.margining._state import longer
 from netcontagion.margining._strokes import slots_of
 from netcontagion.margining._takeover import TAKEN_CONTRACT
@@ -71,6 +72,8 @@ TYPES = (
     "tear_up",
     "withdrawal_haircut",
     "default",
+    "run",
+    "stop_purchase",
 )
 _CODE = {name: code for code, name in enumerate(TYPES)}
 LAYERS = ("insurance_fund", "equity", "suppliers", "uncovered", "surplus", "mint", "co_borrowers", "frozen")
@@ -159,6 +162,12 @@ class Events:
         """Record withdrawals that are on their way."""
         self._add("request", len(log), _requests, log, marks)
 
+    def add_run(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
+        """Record what frightened traders withdraw; the cause is the last deficit of the exchange, or the shock."""
+        venue = self.state.accounts.exchange[log[:, 0].astype(np.int64)]
+        parent = np.array([self.last_deficit.get(exchange, 0) for exchange in venue.tolist()], dtype=np.int64)
+        self._add("run", len(log), _run, log, marks, parent)
+
     def add_orders(
         self,
         kind: str,
@@ -176,6 +185,17 @@ class Events:
         self.sums["sold" if sale else "bought"] += float(cash.sum())
         if sale:
             last_fall[asset] = np.arange(first, first + len(trader))
+
+    def add_stops(self, log: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
+        """Record stops on positions; the cause is what last lowered the book; note sales in ``last_fall``."""
+        state, row = self.state, log[:, 1].astype(np.int64)
+        book = state.markets.book[state.positions.market[row]]
+        parent, sale = last_fall[book].copy(), log[:, 2] == CLOSING
+        for kind, rows, total in (("stop_sale", sale, "sold"), ("stop_purchase", ~sale, "bought")):
+            first = self._add(kind, int(rows.sum()), _stops, log[rows], kind, parent[rows])
+            self.sums[total] += float(log[rows, 4].sum())
+            if kind == "stop_sale":
+                last_fall[book[rows]] = np.arange(first, first + int(rows.sum()))
 
     def add_pairs(self, log: NDArray[np.float64], last_fall: NDArray[np.int64]) -> None:
         """Record liquidations at a fixed spread with their sale and purchase; note the sales in ``last_fall``."""
@@ -470,6 +490,19 @@ def _requests(log: NDArray[np.float64], marks: NDArray[np.float64], events: Even
     units, trader = log[:, 3] + log[:, 4], _trader(events, seat)
     found = _place(events, seat, entry) | {"quantity": units, "cash": units * marks[events.state.entries.market[entry]]}
     return found | {"debit": trader, "credit": trader, "parent": events.call_of[seat]}
+
+
+def _stops(log: NDArray[np.float64], kind: str, parent: NDArray[np.int64], events: Events) -> dict[str, Any]:
+    place = _place(events, *_ends_of(log), "positions")
+    bank, sale = _bank(events, place), kind.endswith("sale")
+    found = place | {"quantity": log[:, 3], "cash": log[:, 4], "parent": parent}
+    return found | {"debit": _MARKET if sale else bank, "credit": bank if sale else _MARKET}
+
+
+def _run(
+    log: NDArray[np.float64], marks: NDArray[np.float64], parent: NDArray[np.int64], events: Events
+) -> dict[str, Any]:
+    return _requests(log, marks, events) | {"parent": parent}
 
 
 def _liquidations(log: NDArray[np.float64], events: Events) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from netcontagion.clearing import ClearingResult
     from netcontagion.margining._state import Whole
 
-__all__ = ["clear_up", "is_due"]
+__all__ = ["clear_up", "coverage", "is_due"]
 
 ROUNDING = 1e-12  # of what an exchange keeps: lacking less than this share of it is no default
 _CUT = ("default", "withdrawal_haircut")  # layers that leave it to clearing what an exchange pays
@@ -33,6 +33,19 @@ def is_due(state: Whole) -> bool:
     lacking = np.flatnonzero(short > ROUNDING * (short + custody))
     failing = any(state.layers_of(exchange)[-1] in _CUT for exchange in lacking.tolist())
     return bool(owed or failing or state.reserves.claims.any())
+
+
+def coverage(state: Whole, shared: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide what each exchange has by what it owes its accounts and the losses they shared [num], at marks.
+
+    What accounts owe beyond their deposits counts as lost; +inf where nothing is owed.
+    """
+    venue, size = state.accounts.exchange, state.n_exchanges
+    equity, fund = state.account_equity(state.marks()), state.reserves.default_fund
+    own = wealth(state, state.marks(), state.asset_prices())[state.n_traders :][:size] + state.ledger.minted
+    has = own + group_sum(venue, equity + fund - state.reserves.claims, size)
+    owed = group_sum(venue, np.maximum(equity, 0.0) + fund, size) + shared
+    return np.asarray(np.divide(has, owed, out=np.full(size, np.inf), where=owed > 0.0))
 
 
 def clear_up(state: Whole, which: str = "greatest") -> ClearingResult:

@@ -73,14 +73,14 @@ class Investors:
 
     def able(self, state: Live) -> NDArray[np.bool_]:
         """Which of these traders have not failed."""
-        return np.asarray(~state.overlay.defaulted[self.codes])
+        return np.asarray(~state.overlay.has_failed(self.codes))
 
     def stops(self, state: Live) -> NDArray[np.float64]:
         """Units that stops sell by row: of every level that the price has reached."""
         price, able = state.asset_prices(), self.able(state)
         due = self.fired.copy()
         for row in range(len(self.owner)):
-            levels = self.policies[self.owner[row]].stops
+            levels = self.policies[self.owner[row]].holding_stops
             if not levels or not able[self.owner[row]] or not self.sellable[row]:
                 continue
             start, now = self.before[self.asset[row]], price[self.asset[row]]

@@ -146,6 +146,7 @@ def copy_balances(
 class Overlay:
     """Seats of one run. ``code`` is the account of each seat, ``owner`` the trader of each of their traders.
 
+    ``defaulted`` marks traders that a shock made fail, with nothing left, ``insolvent`` those who cannot pay dues.
     ``share`` is what suppliers of a market have left of a unit, ``cut`` the value a unit lost when it was taken [num];
     ``cold`` and ``holders`` count the deposits of accounts not opened, by market, in units of the network; ``strokes``
     are those accounts without a seat that sold all their collateral.
@@ -161,6 +162,7 @@ class Overlay:
     def __post_init__(self) -> None:
         n_markets = len(self.shocked)
         self.code, self.owner = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        self.insolvent = np.zeros(len(self.defaulted), dtype=bool)
         self.used = dict.fromkeys(_LAYOUTS, 0)
         self.share, self.cut = np.ones(n_markets), np.zeros(n_markets)
         self.cold, self.holders = self.index.supply.copy(), self.index.suppliers.copy()
@@ -182,6 +184,10 @@ class Overlay:
     def margin(self) -> MarginIndex:
         """Margin accounts of the network."""
         return margin_index_of(self.net)
+
+    def has_failed(self, traders: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of these traders have their accounts closed by force, and answer no more."""
+        return np.asarray(self.defaulted[traders] | self.insolvent[traders])
 
     @property
     def accounts(self) -> NDArray[np.int64]:
@@ -291,7 +297,7 @@ class Overlay:
                 "of_trader": np.arange(begin["accounts"], self.used["accounts"]),
                 "bonus": table["liquidation_bonus"][accounts],
                 "opening_debt": debt,
-                "forced": self.defaulted[owner],
+                "forced": self.has_failed(owner),
                 "waiting": 0.0,
                 "test": test,
                 **_ends("_position", held.place, len(accounts), begin["positions"]),
@@ -361,22 +367,38 @@ class Overlay:
         return board._replace(**tables, ledger=board.ledger._replace(**kept))
 
     def _purses(self, owners: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
-        """Wallets of some traders, the numeraire before the rest, then by value, and the place of the trader."""
-        table = self.net.columns("wallets")
-        if not len(table["trader"]):
+        """Wallets of some traders, the numeraire before the rest, then by value, and the place of the trader.
+
+        Those who may run have one, which may be empty, for everything that can be withdrawn.
+        """
+        table, runs = self.net.columns("wallets"), by_policy(self.net, owners, "runs")[0]
+        runs &= "withdrawal" in self.switches
+        if not len(table["trader"]) and not runs.any():
             return {"asset": np.zeros(0, dtype=np.int32), "units": np.zeros(0)}, np.zeros(0, dtype=np.int64)
         ends = [np.searchsorted(table["trader"], owners, side=side) for side in ("left", "right")]
         rows, purse = spans(ends[0], ends[1])
-        asset = table["asset"][rows]
+        asset, held = table["asset"][rows], table["units"][rows]
+        if runs.any():
+            purse, asset, held = self._with_empty(np.flatnonzero(runs), purse, asset, held)
         is_money = np.asarray(self.net.labels("assets") == self.net.numeraire, dtype=bool)
-        value = table["units"][rows] * self.prices[asset]
+        value = held * self.prices[asset]
         order = np.lexsort((asset, -value, ~is_money[asset], purse))
-        units = np.where(self.defaulted[owners[purse]], 0.0, table["units"][rows])
+        units = np.where(self.defaulted[owners[purse]], 0.0, held)
         return {"asset": asset[order], "units": units[order]}, purse[order]
+
+    def _with_empty(
+        self, places: NDArray[np.int64], purse: NDArray[np.int64], asset: NDArray[Any], held: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
+        """Add empty wallets, where the traders at these places have none, of all that is no contract."""
+        n_assets = len(self.prices)
+        spot = np.flatnonzero(~np.isin(self.net.columns("assets")["kind"], ("linear", "inverse")))
+        fresh = np.setdiff1d((places[:, None] * n_assets + spot).ravel(), purse * n_assets + asset)
+        place, what = np.divmod(fresh, n_assets)
+        return np.append(purse, place), np.append(asset, what), np.append(held, np.zeros(len(fresh)))
 
     def _answers(self, owners: NDArray[Any], able: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the traders that have the means respond to a call."""
-        found = able & ~self.defaulted[owners]
+        found = able & ~self.has_failed(owners)
         found[found] = by_policy(self.net, owners[found], "answers")[0]
         return np.asarray(found)
 

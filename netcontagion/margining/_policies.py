@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draws", "by_policy", "traders_who"]
 
-_TYPES: dict[str, Any] = dict.fromkeys(("answers", "buys", "orders", "top_up", "withdraw", "reduce"), bool)
+_TYPES: dict[str, Any] = dict.fromkeys(("answers", "buys", "orders", "runs", "top_up", "withdraw", "reduce"), bool)
 _TYPES |= dict.fromkeys(("target_health", "withdrawal_health", "probability"), float) | {"lag": np.int64}
 
 
@@ -31,7 +31,7 @@ def by_policy(net: ExposureNetwork, traders: NDArray[Any], *attributes: str) -> 
 def traders_who(net: ExposureNetwork, attribute: str) -> NDArray[np.int64]:
     """Traders whose policy has an attribute, such as ``orders``: acting without a call."""
     code, known = _coded(net)
-    having = np.array([getattr(one, attribute) for one in known], dtype=bool)
+    having = np.array([bool(getattr(one, attribute)) for one in known], dtype=bool)
     return np.flatnonzero(having[code]) if having.any() else np.zeros(0, dtype=np.int64)
 
 

@@ -53,7 +53,7 @@ class CascadeResult:
     network, shock
         What was run: the network before the shock, and the shock.
     clearing : ClearingResult or None
-        Final clearing of ``liabilities`` and external debt; None where nothing is due.
+        Final clearing of ``liabilities`` and external debt, the last of ``clearing_passes``; None where nothing is due.
     status : Status
         SETTLED, EXHAUSTED (accounts below health 1 remain that nobody can or will close) or MAX_ROUNDS.
     assumptions : tuple of str
@@ -88,7 +88,14 @@ class CascadeResult:
         plain = not (len(net.columns("liabilities")["amount"]) or net.columns("traders")["external_liabilities"].any())
         if plain and not self._play.state.ledger.short.any():
             return None
+        if self._play.passes.last is not None:
+            return self._play.passes.last
         return clear_up(self._state, self.which) if is_due(self._state) else None
+
+    @property
+    def clearing_passes(self) -> int:
+        """How often was cleared: once more for each time that somebody who defaulted was closed out; 0: never."""
+        return 0 if self.clearing is None else self._play.passes.count + 1
 
     @functools.cached_property
     def assumptions(self) -> tuple[str, ...]:
@@ -364,6 +371,7 @@ class CascadeResult:
         }
         if self.clearing is not None:
             facts["defaults in clearing"] = int(self._defaulted.sum())
+            facts["clearing passes"] = self.clearing_passes
         if self.least is not None and self.gap is not None:
             least = self.least.summary()
             facts |= {f"{name}, least": least[name] for name in ("called", "liquidated", f"bad debt [{money}]")}
@@ -477,6 +485,8 @@ def _assumptions(play: Play) -> tuple[str, ...]:
         found.append(f"no backstop vault at {', '.join(map(str, state.net.labels('exchanges')[bare]))}: sold instead")
     if np.isinf(state.rules.capital).all():
         found.append("liquidators have all the capital they need")
-    free = "" if state.rules.closed.any() or state.rules.gated.any() else " without limit"
+    if state.runs is not None:
+        found.append("runs are paid from what exchanges hold and have not lent")
+    free = "" if state.rules.closed.any() or state.rules.gated.any() or state.runs is not None else " without limit"
     found.append(f"exchanges pay out deposits in kind{free}")
     return tuple(found)

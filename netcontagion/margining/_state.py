@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from netcontagion.margining._investors import Investors
     from netcontagion.margining._overlay import Overlay
     from netcontagion.margining._quotes import Quotes
+    from netcontagion.margining._runs import Runs
     from netcontagion.margining._valuation import Terms
     from netcontagion.network import Deficit, ExposureNetwork, Shock
 
@@ -513,13 +514,15 @@ class Taken(NamedTuple):
 class Transit:
     """Withdrawals on their way, in the order of their requests.
 
-    Each has the entry it goes to and the one it comes from, units, and the round it is due.
+    Each has the entry it goes to (a wallet: -1 - its row) and the one it comes from, units, and the round it is due.
+    Those of one ``batch`` were asked for at once.
     """
 
     target: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     units: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     due: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    batch: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(eq=False)
@@ -527,7 +530,8 @@ class Live(State):
     """The state while a run goes on: only accounts that can act have a row, a seat; the overlay opens them.
 
     ``lots`` is what exchanges took over and have not sold, ``auctions`` the terms of their auctions. ``transit`` holds
-    withdrawals on their way, ``investors`` the holdings of those who trade without being called.
+    withdrawals on their way, ``investors`` the holdings of those who trade without being called, ``runs`` the deposits
+    of those who may take fright.
     """
 
     overlay: Overlay
@@ -537,6 +541,7 @@ class Live(State):
     taken: list[Taken] = field(default_factory=list)
     transit: Transit = field(default_factory=Transit)
     investors: Investors | None = None
+    runs: Runs | None = None
 
     @property
     def external_assets(self) -> NDArray[np.float64]:

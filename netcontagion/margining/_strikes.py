@@ -1,4 +1,4 @@
-"""Later shocks of a path: what each strikes in the middle of a run, and what it takes from everybody."""
+"""What strikes in the middle of a run: later shocks of a path, what each takes from everybody, and who fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from netcontagion.margining._state import Live
     from netcontagion.network import Shock
 
-__all__ = ["strike"]
+__all__ = ["close_down", "strike"]
 
 
 def strike(state: Live, shock: Shock) -> NDArray[np.int64]:
@@ -33,7 +33,9 @@ def strike(state: Live, shock: Shock) -> NDArray[np.int64]:
     state.rules["out"] |= shock.out(net)
     state.struck_assets = shock.external_assets(net, state.external_assets)
     overlay.defaulted |= shock.defaulted(net)
-    _fail(state)
+    purse = state.wallets[: overlay.used["wallets"]]
+    purse["units"][overlay.defaulted[overlay.traders][purse.trader]] = 0.0
+    close_down(state)
     after = current_state(state)
     marks, prices = after.marks(), after.asset_prices()
     has = unit_value(after, marks, prices)
@@ -43,13 +45,11 @@ def strike(state: Live, shock: Shock) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.flatnonzero(factor != 1), state.markets.book[moved]]))
 
 
-def _fail(state: Live) -> None:
-    """Empty the wallets of those who failed, close their accounts, and let them answer no more."""
+def close_down(state: Live) -> None:
+    """Close the accounts of those who failed, and let them answer no more."""
     overlay = state.overlay
     traders, seats = len(overlay.traders), len(overlay.accounts)
-    failed = overlay.defaulted[overlay.traders]
-    purse = state.wallets[: overlay.used["wallets"]]
-    purse["units"][failed[purse.trader]] = 0.0
+    failed = overlay.has_failed(overlay.traders)
     state.accounts["forced"][:seats] |= failed[state.accounts.trader[:seats]]
     for step in ("top_up", "withdraw", "reduce"):
         state.traders[step][:traders][failed] = 0

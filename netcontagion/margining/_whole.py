@@ -155,7 +155,7 @@ def _accounts(live: Live, entries: Entries, positions: Positions) -> Accounts:
         of_trader=(np.argsort(account["trader"], kind="stable"), np.int64),
         bonus=(account["liquidation_bonus"], float),
         opening_debt=(debt, float),
-        forced=(live.overlay.defaulted[account["trader"]], np.uint8),
+        forced=(live.overlay.has_failed(account["trader"]), np.uint8),
         test=(live.overlay.margin.test, np.uint8),
         first_position=(held[:-1], np.int64),
         last_position=(held[1:], np.int64),

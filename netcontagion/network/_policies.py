@@ -14,7 +14,7 @@ from netcontagion.network._rule_fields import count, flag, keys_of, number, word
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Buying", "Policy", "Stop", "policies", "policy"]
+__all__ = ["Buying", "Policy", "Run", "Stop", "policies", "policy"]
 
 _HEADER = ("name", "note")
 _REQUIRED: Any = dataclasses.MISSING
@@ -22,10 +22,14 @@ _REQUIRED: Any = dataclasses.MISSING
 
 @dataclass(frozen=True)
 class Stop:
-    """A resting order to sell a share of every holding once its price has fallen by some share of the opening price."""
+    """A resting order to sell a share of every holding once its price has fallen by some share of the opening price.
 
-    drop: float = number("(0, 1)", _REQUIRED, "fall of the price at which the order fires")
+    Or to close a share of every position once its mark has moved against it by some share of the opening mark.
+    """
+
+    drop: float = number("(0, 1)", _REQUIRED, "adverse move of the price at which the order fires")
     share: float = number("(0, 1]", 1.0, "share of the opening units sold")
+    of: str = word(("holdings", "positions"), "what is sold or closed", "holdings")
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,21 @@ class Buying:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Withdrawal of the share ``w0 + w1 x (coverage - c)+``, at most 1, of free deposits in a round.
+
+    c is what an exchange has over what it owed its accounts before losses were shared, ``lag`` rounds ago.
+    """
+
+    w0: float = number("[0, 1]", 0.0, "share of free deposits withdrawn in a round from any exchange")
+    w1: float = number("[0, inf)", 0.0, "share more for each unit that coverage is below the level")
+    coverage: float = number("(0, inf)", 1.0, "level of coverage below which the trader is frightened")
+    lag: int = count("[0, 1000]", 0, "rounds until the trader learns of the coverage")
+
+
+@dataclass(frozen=True)
 class Policy:
-    """What a trader does by itself: answers to margin calls, sales to a leverage, stops, purchases."""
+    """What a trader does by itself: answers to margin calls, sales to a leverage, stops, purchases, runs."""
 
     name: str
     note: str = ""
@@ -56,6 +73,7 @@ class Policy:
     sell: str = word(("pro_rata", "liquidity", "most_liquid"), "which holdings are sold first", "pro_rata")
     stops: tuple[Stop, ...] = ()
     buying: Buying = Buying()
+    run: Run = Run()
 
     @property
     def answers(self) -> bool:
@@ -68,12 +86,27 @@ class Policy:
         return self.buying.demand > 0
 
     @property
+    def holding_stops(self) -> tuple[Stop, ...]:
+        """Stops on holdings."""
+        return tuple(one for one in self.stops if one.of == "holdings")
+
+    @property
+    def contract_stops(self) -> tuple[Stop, ...]:
+        """Stops on positions."""
+        return tuple(one for one in self.stops if one.of == "positions")
+
+    @property
+    def runs(self) -> bool:
+        """Whether the trader can take fright at an exchange, or leaves it anyway."""
+        return self.run.w0 > 0 or self.run.w1 > 0
+
+    @property
     def orders(self) -> bool:
         """Whether the trader acts without being called."""
         return bool(self.leverage != "none" or self.stops or self.buys)
 
 
-_PARTS = {"buy": ("buying", Buying)}
+_PARTS = {"buy": ("buying", Buying), "run": ("run", Run)}
 
 
 @functools.cache
@@ -130,8 +163,9 @@ def _read(name: str, data: dict[str, Any]) -> Policy:
     for key in _HEADER:
         if not isinstance(data.get(key, ""), str):
             wrong.append(f"{key} is {data[key]!r}, allowed: text")
-    if sum(level.get("share", 1.0) for level in levels) > 1 + 1e-12:
-        wrong.append("stop_loss.share adds up to more than 1")
+    for what in ("holdings", "positions"):
+        if sum(level.get("share", 1.0) for level in levels if level.get("of", "holdings") == what) > 1 + 1e-12:
+            wrong.append(f"stop_loss.share of {what} adds up to more than 1")
     if found.get("withdrawal_health", 1.25) < found.get("target_health", 1.05):
         wrong.append("withdrawal_health is below target_health: what gives would be worse off than what it helps")
     if wrong:
