@@ -103,7 +103,7 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--outage", action="append", default=[], metavar="EXCHANGE", help="exchange that stops")
     run.add_argument("--preset", metavar="NAME", help="dated margin parameters for a CSV, for example aave_v3_2023_06")
     run.add_argument("--rulebook", metavar="NAME", help="rulebook of all exchanges of a CSV (default: lending)")
-    run.add_argument("--priority", default="worst_first", choices=("worst_first", "best_first", "random"))
+    run.add_argument("--priority", default="worst_first", choices=("worst_first", "best_first", "random", "pro_rata"))
     run.add_argument("--seed", type=int, help="for --priority random")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for summary, map and tables")
     run.set_defaults(command=_run)

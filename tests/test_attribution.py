@@ -306,12 +306,12 @@ def test_gap_of_a_wallet_that_serves_one_of_two():
     accounts = {"t@A/1": {"ETH": 100.0, "USD": -80.5}, "t@A/2": {"ETH": 100.0, "USD": -81.5}}
     net = lend(accounts, prices=PAIR, wallets={"trader": ["t"], "asset": ["USD"], "units": [6.0]})
     found = order_gap(net, nc.Shock(), orders=6, seed=1, **QUIET)
-    assert found.columns.tolist() == ["worst_first", "best_first", "min", "max", "gap"]
-    assert found.loc["accounts liquidated"].tolist() == [1, 1, 1, 1, 0]
-    assert found.loc["accounts with another fate"].tolist() == [0, 2, 0, 2, 2]
-    assert found.loc["debt repaid [USD]"].tolist() == pytest.approx([40.25, 40.75, 40.25, 40.75, 0.5])
+    assert found.columns.tolist() == ["worst_first", "best_first", "pro_rata", "min", "max", "gap"]
+    assert found.loc["accounts liquidated"].tolist() == [1, 1, 1, 1, 1, 0]
+    assert found.loc["accounts with another fate"].tolist() == [0, 2, 0, 0, 2, 2]
+    assert found.loc["debt repaid [USD]"].tolist() == pytest.approx([40.25, 40.75, 40.25, 40.25, 40.75, 0.5])
     assert found.loc["loss of traders [USD]", "gap"] == pytest.approx(0.05 * 0.5)
-    assert found.loc["price of ETH [USD]"].tolist() == [1, 1, 1, 1, 0]
+    assert found.loc["price of ETH [USD]"].tolist() == [1, 1, 1, 1, 1, 0]
 
 
 def test_no_gap_where_the_order_decides_nothing():
@@ -330,7 +330,7 @@ def test_gap_holds_all_runs_and_hangs_on_the_seed_only():
     net, shock = nc.generators.market(80, exchanges=3, seed=5, depth=0.2), nc.Shock.price({"ETH": -0.35}, family=True)
     found = order_gap(net, shock, orders=4, seed=1, **QUIET)
     pd.testing.assert_frame_equal(found, order_gap(net, shock, orders=4, seed=1, **QUIET), check_exact=True)
-    for name in ("worst_first", "best_first"):
+    for name in ("worst_first", "best_first", "pro_rata"):
         run = nc.cascade(net, shock, priority=name)
         assert found.loc["bad debt [USD]", name] == run.exchanges["deficit"].sum()
         assert found.loc["accounts called", name] == run.accounts["called"].sum()

@@ -43,6 +43,8 @@ def most_that_pays(share, collateral, debt, mark_c, mark_d):
     books = records(
         form=([collateral.form, debt.form], np.uint8), first=(ends[:2], np.int64), last=(ends[1:], np.int64),
         depth=([collateral.depth, debt.depth], float), sold=([collateral.sold, debt.sold], float),
+        common=([np.nan, np.nan], float), together=([0.0, 0.0], float), refused=([0.0, 0.0], float),
+        crowd=([0.0, 0.0], float),
     )  # fmt: skip
     levels = np.concatenate([collateral.levels, debt.levels], axis=1) if ends[-1] else None
     return _trading.most_that_pays(1e12, share, collateral.base, debt.base, *books, mark_c, mark_d, levels)
@@ -328,21 +330,6 @@ def test_units_for_cash_is_the_inverse(form, place, units, depth, base):
 
 
 @settings(max_examples=80, deadline=None)
-@given(forms, st.lists(st.floats(-1, 1), min_size=1, max_size=6), st.floats(-0.5, 0.5))
-def test_orders_filled_together_get_one_price(form, orders, place):
-    book, scale = some_curve(form, place, 50.0, 3.0)
-    sizes = np.array(orders) * scale
-    filled, cash = _forms.fill_together(book, sizes)
-    net = _forms.fillable(book, sizes.sum())
-    assert filled.sum() == pytest.approx(net, abs=1e-9 * scale)
-    assert cash.sum() == pytest.approx(_forms.cash_for(book, net), rel=1e-9, abs=1e-9 * scale)
-    assert (np.abs(filled) <= np.abs(sizes) * (1 + 1e-12)).all()
-    assert (filled * sizes >= 0).all()
-    some = np.abs(filled) > 1e-9 * scale
-    np.testing.assert_allclose(cash[some], filled[some] * (cash[some] / filled[some])[:1], rtol=1e-9)
-
-
-@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(SMOOTH), places, st.floats(0.05, 3.0), st.floats(0.01, 1e6))
 def test_units_to_a_price_lead_there(form, place, target, depth):
     book, _ = some_curve(form, place, depth, 5.0)
@@ -456,10 +443,9 @@ def test_kernels_equal_their_plain_functions_and_the_arrays(monkeypatch):
         for _, book, units in cases:
             cash = _forms.cash_for(book, units)
             limits = _forms.units_to(book, 3.5), _forms.units_at_average(book, units, 3.9)
-            together = _forms.fill_together(book, np.array([units, -0.3 * units, 1.0]))[1].sum()
             pays = most_that_pays(1.08, book, cases[0][1], 4.0, 4.0)
             ends = _forms.marginal_price(book, units, units > 0), _forms.price_now(book)
-            found.append((cash, _forms.units_for(book, cash), together, pays, *limits, *ends))
+            found.append((cash, _forms.units_for(book, cash), pays, *limits, *ends))
         return np.array(found)
 
     compiled = run()

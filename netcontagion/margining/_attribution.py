@@ -205,7 +205,8 @@ def order_gap(
     Returns
     -------
     DataFrame
-        Quantity x (worst_first, best_first, min, max, gap). "accounts with another fate" counts those that are
+        Quantity x (worst_first, best_first, pro_rata, min, max, gap); pro_rata, which fills a round's orders together,
+        is no order and not in min, max and gap. "accounts with another fate" counts those that are
         liquidated where worst first does not liquidate them, or the other way round.
 
     Raises
@@ -233,6 +234,7 @@ def order_gap(
     drawn = np.random.default_rng(seed).integers(2**63, size=orders).tolist()
     jobs = [options | {"priority": "worst_first"}, options | {"priority": "best_first"}]
     jobs += [options | {"priority": "random", "seed": number} for number in drawn]
+    jobs.append(options | {"priority": "pro_rata"})
     columns: list[pd.Series] = []
     first = None
     for quantities, liquidated in _run_each(
@@ -242,12 +244,14 @@ def order_gap(
         quantities["accounts with another fate"] = float((liquidated != first).sum())
         columns.append(quantities)
     runs = pd.concat(columns, axis=1)
+    ordered = runs.iloc[:, :-1]
     table = pd.DataFrame(
         {
             "worst_first": runs.iloc[:, 0],
             "best_first": runs.iloc[:, 1],
-            "min": runs.min(axis=1),
-            "max": runs.max(axis=1),
+            "pro_rata": runs.iloc[:, -1],
+            "min": ordered.min(axis=1),
+            "max": ordered.max(axis=1),
         }
     )
     return table.assign(gap=table["max"] - table["min"]).rename_axis(index="quantity")

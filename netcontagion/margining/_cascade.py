@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,28 +31,30 @@ from netcontagion.margining._stops import Stops
 from netcontagion.margining._strikes import close_down, strike
 from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
 from netcontagion.margining._supported import check_supported
+from netcontagion.margining._together import Together
 from netcontagion.margining._transit import moving, settle, submit
 from netcontagion.margining._valuation import LENDING, worth
 from netcontagion.margining._waterfall import cover_holes, gated, pays_first
 from netcontagion.network import check_call, rulebook
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
     from netcontagion.margining._result import CascadeResult
-    from netcontagion.margining._state import Live
+    from netcontagion.margining._state import Board, Live
     from netcontagion.network import ExposureNetwork, Shock
 
     Found = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]  # who, health, market of largest collateral
 
-__all__ = ["SWITCHES", "cascade"]
+__all__ = ["PRIORITIES", "SWITCHES", "cascade"]
 
 SWITCHES = ("top_up", "withdrawal", "reduction", "purchase", "liquidation", "impact")  # channels that can be off
 _MODES = ("sequential", "equilibrium")
-_AT_ONCE = -1  # a way to close accounts, beside those of seats
-_PRIORITIES = ("worst_first", "best_first", "random")
+_AT_ONCE, _PART, _WHOLE, _MARGIN = -1, 0, 1, 4  # ways to close accounts: routes of the rulebook, and two more
+PRIORITIES = ("worst_first", "best_first", "random", "pro_rata")
 
 
 def cascade(
@@ -95,8 +98,10 @@ def cascade(
     channels : collection of str, optional
         Behavioural channels that are on, of "top_up", "withdrawal", "reduction" (of other accounts, and sales by
         choice), "purchase" (of what fell), "liquidation", "impact"; default all.
-    priority : {"worst_first", "best_first", "random"}
-        Order in which called accounts respond and are liquidated; ties by account code. An equilibrium has none.
+    priority : {"worst_first", "best_first", "random", "pro_rata"}
+        Order in which called accounts respond and are liquidated; ties by account code. "pro_rata": together, first all
+        answers, then all liquidations of a round, each book at the average price of all that is sold on it; limits of
+        capacity and money are used up worst first. An equilibrium has no order.
     seed : int or numpy Generator, optional
         For ``priority="random"``, and for policies that answer with a probability.
     max_rounds : int
@@ -172,8 +177,8 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
     check_supported(net)
     if mode not in _MODES:
         raise UnknownLabelError(mode, _MODES, "mode")
-    if priority not in _PRIORITIES:
-        raise UnknownLabelError(priority, _PRIORITIES, "priority")
+    if priority not in PRIORITIES:
+        raise UnknownLabelError(priority, PRIORITIES, "priority")
     if max_rounds < 1:
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
     _check_positions(net)
@@ -258,7 +263,7 @@ class Play:
         self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
         before = book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
-        self.desk = Desk(self)
+        self.desk, self.together = Desk(self), Together()
         self.asks_defaulters = np.array(
             [pays_first(state, exchange) for exchange in range(state.n_exchanges)], dtype=bool
         )
@@ -452,7 +457,7 @@ class Play:
             self.watch.restart()
         reach, account = self.reach.now(marks, share), state.overlay.index.order
         places = self.scan.exposed(reach, marks, share)
-        at_once = self.strokes.fits(places)
+        at_once = self.strokes.fits(places) & (self.priority != "pro_rata")
         self.open(account[places[~at_once]])
         self.open(self.margin.exposed(marks, share))
         found = [self._seats_below(self.watch.exposed(reach), marks, len(reach) - 1)]
@@ -497,7 +502,7 @@ class Play:
         code = self.state.overlay.codes_of
         if self.priority == "random":
             return np.argsort(code(which))[self.rng.permutation(len(which))]
-        key = health if self.priority == "worst_first" else -health
+        key = -health if self.priority == "best_first" else health
         order = np.argsort(key)
         tied = (np.diff(key[order]) == 0).any()
         return np.lexsort((code(which), key)) if tied else order
@@ -567,7 +572,12 @@ class Play:
         barred[which] = True
         value_positions(state, np.arange(state.overlay.used["accounts"]), marks)
         rates = state.terms.rates if len(state.net.book.position_market) else None
-        log, trades, made = _reductions.respond(asked, state.board, rates, marks, barred)
+
+        def trade(board: Board) -> tuple[NDArray[Any], ...]:
+            return _reductions.respond(asked, board, rates, marks, barred)
+
+        with self.filling(trade):
+            log, trades, made = trade(state.board)
         self.events.add_margin_fills(trades, self.last_fall, np.repeat(asked, made))
         self.watch.touch(trades[:, 0].astype(np.int64))
         own = log[:, 2] >= 0
@@ -640,18 +650,35 @@ class Play:
         seated = which >= 0
         seats, way = which[seated], np.full(len(which), _AT_ONCE)
         route = state.rules.route[state.accounts.exchange[seats]].astype(np.int64)
-        way[seated] = np.where(state.accounts.test[seats] != LENDING, len(ways) - 1, route)
+        way[seated] = np.where(state.accounts.test[seats] != LENDING, _MARGIN, route)
         acted = 0
-        for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(way)) + 1):
-            if not len(run):
-                continue
-            if way[run[0]] == _AT_ONCE:
-                acted += self._close_at_once(which[run], marks)
-            else:
-                acted += self._note_closed(ways[way[run[0]]](which[run], health[run], marks))
+        runs = [run for run in np.split(np.arange(len(which)), np.flatnonzero(np.diff(way)) + 1) if len(run)]
+        alike = [(int(way[run[0]]), which[run], health[run]) for run in runs]
+        with self.filling(lambda board: self._rehearse(alike, board, marks)):
+            for kind, some, healths in alike:
+                if kind == _AT_ONCE:
+                    acted += self._close_at_once(some, marks)
+                else:
+                    acted += self._note_closed(ways[kind](some, healths, marks))
         if self.unfilled:
             self._note_closed(self._deleverage(np.concatenate(self.unfilled), marks))
         return acted
+
+    def filling(self, rehearse: Callable[[Board], object]) -> AbstractContextManager[None]:
+        """Return the frame of trades that are filled together by the priority "pro_rata", else one by one."""
+        return self.together.filled(self.state, rehearse) if self.priority == "pro_rata" else nullcontext()
+
+    def _rehearse(
+        self, runs: list[tuple[int, NDArray[np.int64], NDArray[np.float64]]], board: Board, marks: NDArray[np.float64]
+    ) -> None:
+        """Trade on a board what closing accounts trades, and record nothing."""
+        for way, which, health in runs:
+            if way == _PART:
+                _sales.liquidate(which, health, board, marks)
+            elif way == _WHOLE:
+                _sales.close_whole(which, _limits.admit(which, board, marks), board, marks)
+            elif way == _MARGIN:
+                _margin_sales.close_margin(which, health, board, self.state.terms.rates, marks)
 
     def _note_closed(self, seats: NDArray[np.int64]) -> int:
         """Note who was liquidated in this round; return how many."""

@@ -30,7 +30,6 @@ __all__ = [
     "Forms",
     "PriceCurve",
     "cash_for",
-    "fill_together",
     "fillable",
     "levels_of",
     "marginal_price",
@@ -211,28 +210,6 @@ def units_at_average(curve: PriceCurve, units: float, average: float) -> float:
         else:
             high = middle
     return low * most
-
-
-@kernel
-def fill_together(curve: PriceCurve, orders: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fill all orders at one average price (sales positive); units filled and cash of each.
-
-    Sales and purchases meet; the rest is traded on the curve, and its average price is everybody's. Where the market
-    does not take the rest, the longer side is filled pro rata.
-    """
-    sales, purchases = 0.0, 0.0
-    for order in orders:
-        sales += max(order, 0.0)
-        purchases += max(-order, 0.0)
-    net = sales - purchases
-    taken = fillable(curve, net)
-    price = cash_for(curve, taken) / taken if taken != 0.0 else price_now(curve)
-    sold_share = (taken + purchases) / sales if net > 0.0 and taken < net else 1.0
-    bought_share = (sales - taken) / purchases if net < 0.0 and taken > net else 1.0
-    filled = np.empty(len(orders))
-    for row in range(len(orders)):
-        filled[row] = orders[row] * (sold_share if orders[row] > 0.0 else bought_share)
-    return filled, price * filled
 
 
 # forms without steps: numbers only, which costs a hot loop less than handing an array on ----------------------------

@@ -29,7 +29,16 @@ from netcontagion.margining._settling import (
     with_room,
 )
 from netcontagion.margining._takeover import sell_to_vault, take_account
-from netcontagion.margining._trading import cash_of, next_price, taken, trade, units_of
+from netcontagion.margining._trading import (
+    asked,
+    cash_of,
+    crowding,
+    limit_price,
+    next_price,
+    taken,
+    trade,
+    units_of,
+)
 from netcontagion.margining._valuation import INVERSE, PORTFOLIO
 
 if TYPE_CHECKING:
@@ -172,9 +181,10 @@ def _close_positions(
     account, closed = board.accounts[k], 0.0
     log = with_room(log, logged, account.last_position - account.first_position)
     for p in range(account.first_position, account.last_position):
-        units = board.positions[p].quantity * share
-        if is_taken(units, board.positions[p].market, board):
-            closed += close_contract(k, p, units, board, marks, logged, log)
+        units, market = board.positions[p].quantity * share, board.markets[board.positions[p].market]
+        filled = asked(units, board.books[market.book], board.levels)
+        if abs(filled) > LITTLE * abs(units):
+            closed += close_contract(k, p, filled, board, marks, logged, log)
             logged += 1
     return logged, log, closed
 
@@ -310,10 +320,11 @@ def _within(units: float, worst: float, m: int, board: Board, marks: NDArray[np.
     elif worst <= 0.0:
         limit = 0.0
     side = 1.0 if units > 0.0 else -1.0
-    most = taken(units, book, board.levels)
+    most = asked(units, book, board.levels)
+    everybody = most * crowding(units, book)
     low, high, middle = 0.0, 1.0, 1.0
     for step in range(STEPS):  # all of it, then nothing, then halves
-        price = next_price(market.shocked, middle * most, units > 0.0, book, board.levels)
+        price = limit_price(market.shocked, middle * everybody, units > 0.0, book, board.levels)
         good = side * (price - limit) >= -SLACK * abs(limit) or limit == 0.0
         if step == 0 and good:
             return most
@@ -324,7 +335,11 @@ def _within(units: float, worst: float, m: int, board: Board, marks: NDArray[np.
         else:
             high = middle
         middle = 0.0 if step == 0 else 0.5 * (low + high)
-    return low * most if low > LITTLE else 0.0
+    if low <= LITTLE:
+        return 0.0
+    if not np.isnan(book.common):
+        book.refused += (1.0 - low) * most
+    return low * most
 
 
 @kernel

@@ -133,6 +133,10 @@ def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDA
         passing=(none, float),
         permanent=(asset["permanent"][of_book], float),
         resilience=(resilience[of_book], float),
+        common=(np.full(len(depth), np.nan), float),
+        together=(none, float),
+        refused=(none, float),
+        crowd=(none, float),
     )
     return found, forms.levels if (forms.form == LADDER).any() else None
 

@@ -480,6 +480,11 @@ def _assumptions(play: Play) -> tuple[str, ...]:
     if apart:
         found.append(f"{apart} markets trade on books of their own, without arbitrage between exchanges")
     found += play.between.assumptions
+    if play.together.unsettled:
+        steps = play.together.unsettled
+        found.append(
+            f"{steps} times no common price fits all orders that are filled together: the last one tried holds"
+        )
     bare = (state.rules.backstop_below > 0) & (state.rules.vault < 0)
     if bare.any():
         found.append(f"no backstop vault at {', '.join(map(str, state.net.labels('exchanges')[bare]))}: sold instead")

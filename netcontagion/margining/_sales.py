@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion._compile import kernel
-from netcontagion.margining._trading import buy_for, cash_of, most_that_pays, taken, trade, units_of
+from netcontagion.margining._trading import asked, buy_for, cash_of, most_that_pays, taken, trade, units_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -254,9 +254,10 @@ def close_whole(
             if wanted <= 0.0 or entry.threshold <= 0.0 or not market.sellable:
                 continue
             book = books[market.book]
-            if taken(wanted, book, levels) < LEAST * wanted:
+            units = asked(wanted, book, levels)
+            if units < LEAST * wanted:
                 continue
-            units, cash = trade(market.shocked, wanted, book, levels)
+            units, cash = trade(market.shocked, units, book, levels)
             _post(account.trader, entry.market, units, cash, marks[entry.market], ledger)
             entry.deposited -= units
             log[logged, 0], log[logged, 1], log[logged, 2] = which[place], e, 0.0
