@@ -15,9 +15,6 @@ from test_cascade_twin import random_shock, random_tables
 import netcontagion as nc
 from netcontagion.errors import ContagionError, SchemaError
 from netcontagion.margining import arbitrage, maker_depth, update_volatility
-from netcontagion.margining._cascade import Play
-from netcontagion.margining._events import Events
-from netcontagion.margining._opening import open_state
 from netcontagion.margining._quotes import Quotes
 from netcontagion.network import Leg, rulebook
 
@@ -630,20 +627,61 @@ def test_a_called_market_maker_withdraws_its_share():
     assert any("market makers share the depth" in line for line in found.assumptions)
 
 
-def test_margin_factor_is_ready(book):
+# margins that answer to volatility ------------------------------------------------------------------------------------
+
+
+def margined(book, accounts, *, power=0.5, amount='rule = "whole_account"', depth=math.inf, volatility=0.02):
+    """Contract P at 100 on exchange A with a margin rate of 5 %; accounts hold (money, quantity)."""
+    text = preset_text("perpetual").replace("[health]", f"[health]\nvolatility_power = {power}", 1)
+    i, j = text.index("[amount]"), text.index("[price]")
     path = book("", preset="perpetual")
-    text = preset_text("perpetual").replace("[health]", "[health]\nvolatility_power = 0.5", 1)
-    Path(path).write_text(text, encoding="utf-8")
+    Path(path).write_text(f"{text[:i]}[amount]\n{amount}\n{text[j:]}", encoding="utf-8")
     rulebook.cache_clear()
-    assert rulebook(path).health_rule.volatility_power == 0.5
-    net = lend({"a@A": {"X": 10.0}, "b@B": {"X": 1.0}}, {"X": {"price": 1.0, "volatility": 0.02}}, venues=["A", "B"],
-               rulebooks={"A": {"rulebook": path}})  # fmt: skip
-    state = open_state(net, nc.Shock.price({"X": -0.3}), switches=ON)
-    depth = Play(state, ON, "worst_first", np.random.default_rng(0), Events()).between.depth
-    assert depth.margin_factor(net).tolist() == [1.0, 1.0]
-    depth.update(state, state.prices(), np.zeros(0, dtype=int))
-    ratio = update_volatility(0.02, math.log(0.7)) / 0.02
-    assert depth.margin_factor(net) == pytest.approx([math.sqrt(ratio), 1.0])
+    names = list(accounts)
+    return nc.ExposureNetwork(
+        assets={"asset": ["P", "USD"], "price": [100.0, 1.0], "kind": ["linear", "stable"],
+                "settlement": ["USD", None], "depth": [depth, math.inf], "volatility": [volatility, math.nan]},
+        exchanges={"exchange": ["A"], "rulebook": [path]},
+        markets={"exchange": ["A", "A"], "asset": ["P", "USD"], "maintenance_margin": [0.05, math.nan]},
+        accounts={"account": names, "trader": names, "exchange": ["A"] * len(names)},
+        balances={"account": names, "asset": ["USD"] * len(names), "deposited": [a[0] for a in accounts.values()]},
+        positions={"account": names, "asset": ["P"] * len(names), "quantity": [a[1] for a in accounts.values()],
+                   "entry_price": [100.0] * len(names)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_margins_rise_with_volatility(book, power):
+    """Round 0 sees the shock: rate x max(1, sigma / sigma_0)^power of the notional is what an account must back."""
+    must = 0.05 * 95.0 * (update_volatility(0.02, math.log(0.95)) / 0.02) ** power
+    net = margined(book, {"a": (5.0 + must * 0.999, 1.0), "b": (5.0 + must * 1.001, 1.0)}, power=power)
+    found = run(net, nc.Shock.price({"P": -0.05}))
+    assert called(found) == {"a"}
+    if power == 0.0:
+        assert found.accounts.loc["b", "health"] == pytest.approx(1.001, rel=1e-9)
+    calm = run(net, nc.Shock.price({"P": 0.0}))
+    assert called(calm) == set()
+    assert calm.accounts.loc["a", "health"] == pytest.approx((5.0 + must * 0.999) / 5.0)
+
+
+def test_a_reduction_meets_the_margin_of_the_round(book):
+    """Kernels close by the same margin as the call; what is said of the moment after the shock is the margin before."""
+    net = margined(book, {"k": (60.0, 10.0)}, amount='rule = "reduce"\ntarget_health = 1.2', depth=400.0)
+    found = run(net, nc.Shock.price({"P": -0.02}), max_rounds=1, strict=False)
+    position = found._state.positions.quantity[0]
+    factor = math.sqrt(max(1.0, update_volatility(0.02, math.log(0.98)) / 0.02))
+    cash = 98.0 * 400.0 * -math.expm1(-(10.0 - position) / 400.0)
+    equity = 60.0 + cash - 100.0 * (10.0 - position) + position * (98.0 - 100.0)
+    assert 0 < position < 10
+    assert equity == pytest.approx(1.2 * 0.05 * factor * 98.0 * position, rel=1e-10)
+    assert found.accounts.loc["k", "health_after_shock"] == pytest.approx(40.0 / (0.05 * 980.0))
+
+
+def test_margins_without_a_volatility_stay_and_that_is_said(book):
+    net = margined(book, {"a": (10.0, 1.0)}, volatility=math.nan)
+    found = run(net, nc.Shock.price({"P": -0.05}))
+    assert called(found) == set()
+    assert any("margins of P do not answer" in line for line in found.assumptions)
 
 
 # laws -----------------------------------------------------------------------------------------------------------------

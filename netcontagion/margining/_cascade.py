@@ -257,7 +257,7 @@ class Play:
         state, index = self.state, self.state.overlay.index
         self.events.state = state
         self.scan, self.watch, self.strokes = Scan(index), Watch(index), Strokes(state, self.on)
-        self.margin = MarginScan(state.overlay.margin, state.terms)
+        self.margin = MarginScan(state.overlay.margin)
         self.never_called = len(state.overlay.margin.test) - state.net.derived("accounts")  # others@: from here on
         book, venue = state.net.book, state.net.columns("accounts")["exchange"]
         self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
@@ -459,7 +459,7 @@ class Play:
         places = self.scan.exposed(reach, marks, share)
         at_once = self.strokes.fits(places) & (self.priority != "pro_rata")
         self.open(account[places[~at_once]])
-        self.open(self.margin.exposed(marks, share))
+        self.open(self.margin.exposed(state.terms, marks, share))
         found = [self._seats_below(self.watch.exposed(reach), marks, len(reach) - 1)]
         low = self._places_below(places[at_once], marks)
         if len(low[0]) < MIX * np.count_nonzero(~self._shut(found[0][0])):

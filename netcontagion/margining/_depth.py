@@ -1,7 +1,8 @@
-"""Depth that answers to volatility and to market makers that are called."""
+"""Depth that answers to volatility and to market makers that are called, and margins that answer to volatility."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = ["Depth"]
 
 MEMORY = 0.94  # of the volatility, by round (RiskMetrics, for days)
 LEFT = 0.01  # share of depth that always stays; books have lost about two orders of magnitude within a day
+MOST = 30.0  # log of the largest factor on margins: nobody meets it, and sums of money stay finite
 DAY = 86_400.0
 
 
@@ -33,7 +35,8 @@ class Depth:
     record the asset's ``volatility`` sigma_0; D_t = D_0 max(1, sigma_t / sigma_0)^-depth_power (1 - w_t), and at least
     a hundredth of D_0; w_t is the share of the market makers that were called. The net quantity sold moves with the
     depth, so that their ratio, and with it the price, stays: for the exponential form the book starts anew at the price
-    now, with the new depth.
+    now, with the new depth. Maintenance margin rates of an exchange are multiplied by max(1, sigma_t / sigma_0) to the
+    ``health.volatility_power`` of its rulebook.
     """
 
     def __init__(self, state: State) -> None:
@@ -47,9 +50,11 @@ class Depth:
         self.gamma = np.array(
             [rulebook(name).health_rule.volatility_power for name in net.columns("exchanges")["rulebook"]]
         )
+        self.still = _without_volatility(net, self.gamma)
         self.answering = np.flatnonzero(np.isfinite(self.quoted) & (power > 0))
         self.power = power[self.answering]
         self.maker, self.made, self.share = _makers(net, self.quoted)
+        self.long, self.short = state.markets.long.copy(), state.markets.short.copy()
         self.volatility = self.normal.copy()
         self.price = np.concatenate([net.columns("assets")["price"], net.book.market_mark])
         self.watching = bool(len(self.answering)) or bool((self.gamma > 0).any())
@@ -58,6 +63,8 @@ class Depth:
         """Note the returns of the round, ``prices`` by book, and quote anew; ``called`` are codes of traders."""
         if self.watching:
             self._observe(prices)
+        if (self.gamma > 0).any():
+            self._call_for_more(state)
         if not (len(self.answering) or len(self.maker)):
             return
         depth = self.quoted.copy()
@@ -75,12 +82,14 @@ class Depth:
             state.books[name][books] *= depth[books] / state.books.depth[books]
         state.books["depth"][books] = depth[books]
 
-    def margin_factor(self, net: ExposureNetwork) -> Floats:
-        """Factor on the maintenance margin by market: max(1, sigma / sigma_0)^volatility_power of the exchange."""
-        book = net.book.market_book
+    def _call_for_more(self, state: State) -> None:
+        """Multiply maintenance margins by market: max(1, sigma_t / sigma_0)^volatility_power of the exchange."""
+        book, power = state.markets.book, self.gamma[state.markets.exchange]
         normal, now = self.normal[book], self.volatility[book]
         ratio = np.divide(now, normal, out=np.ones(len(book)), where=normal > 0)
-        return np.asarray(np.maximum(ratio, 1.0) ** self.gamma[net.book.market_exchange])
+        stress = np.exp(np.minimum(power * np.log(np.maximum(ratio, 1.0)), MOST))
+        state.markets["long"], state.markets["short"] = self.long * stress, self.short * stress
+        state.terms = replace(state.terms, stress=stress)
 
     def _observe(self, prices: Floats) -> None:
         tiny = np.finfo(float).tiny
@@ -96,6 +105,8 @@ class Depth:
         found = []
         if self.watching and self.seconds is None:
             found.append("a round counts as one day of volatility: no rulebook gives round_seconds")
+        if self.still:
+            found.append(f"margins of {', '.join(self.still)} do not answer to volatility: assets.volatility is empty")
         if len(self.maker):
             found.append("market makers share the depth of a book by what they hold of its asset there")
         return found
@@ -104,6 +115,14 @@ class Depth:
 def _round_seconds(net: ExposureNetwork) -> float | None:
     given = (rulebook(name).round_seconds for name in net.columns("exchanges")["rulebook"])
     return next((seconds for seconds in given if seconds is not None), None)
+
+
+def _without_volatility(net: ExposureNetwork, gamma: Floats) -> list[str]:
+    """Assets with margins that shall answer to a volatility that nobody gave."""
+    asks = (gamma > 0)[net.book.market_exchange] & (net.columns("markets")["maintenance_margin"] > 0)
+    asset = np.unique(net.book.market_asset[asks])
+    given = net.columns("assets")["volatility"][asset] > 0
+    return [str(label) for label in net.labels("assets")[asset[~given]]]
 
 
 def _are_makers(net: ExposureNetwork) -> NDArray[np.bool_]:

@@ -81,11 +81,10 @@ class MarginScan:
     """The margin accounts of one run that have no seat."""
 
     index: MarginIndex
-    terms: Terms
 
     def __post_init__(self) -> None:
         self.waiting = np.ones(len(self.index.accounts), dtype=bool)
-        self.seen: tuple[NDArray[Any], ...] = ()
+        self.seen: tuple[NDArray[np.float64], ...] = ()
 
     def open(self, accounts: NDArray[np.int64]) -> None:
         """Stop looking at accounts: they have a seat."""
@@ -94,15 +93,16 @@ class MarginScan:
             place = np.minimum(np.searchsorted(known, accounts), len(known) - 1)
             self.waiting[place[known[place] == accounts]] = False
 
-    def exposed(self, marks: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.int64]:
+    def exposed(self, terms: Terms, marks: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.int64]:
         """Accounts that may be below health 1 now; ``share`` is what deposits of each market have left of a unit."""
         index = self.index
-        if not self.waiting.any() or (self.seen and all(map(np.array_equal, self.seen, (marks, share)))):
+        now = (marks, share, terms.stress)
+        if not self.waiting.any() or (self.seen and all(map(np.array_equal, self.seen, now))):
             return np.zeros(0, dtype=np.int64)
-        self.seen = marks.copy(), share.copy()
+        self.seen = marks.copy(), share.copy(), terms.stress
         entries: Any = index.entries
         if (share < 1.0).any():
             entries = entries.copy()
             entries["deposited"] *= share[entries.market]
-        backing, must = self.terms.weigh(index.test[index.accounts], entries, index.positions, marks)
+        backing, must = terms.weigh(index.test[index.accounts], entries, index.positions, marks)
         return index.accounts[self.waiting & (must > 0) & (backing < must * NEAR)]

@@ -76,6 +76,7 @@ _ANY_VALUE_BY_TEST = {
             "amount.slice_above",
             "amount.target_health",
             "health.scenarios",
+            "health.volatility_power",
             "price.fee",
         }
     ),

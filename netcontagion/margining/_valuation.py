@@ -78,28 +78,33 @@ def notional(markets: Markets, positions: Positions, marks: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What decides the margin of positions in one run: markets, tiers, scenarios (factors by scenario and market)."""
+    """What decides the margin of positions in one run: markets, tiers, scenarios (factors by scenario and market).
+
+    ``stress`` multiplies the tiers of every market, and has multiplied the rates of balances in ``markets``.
+    """
 
     markets: Markets
     tiers: Tiers
     scenarios: Floats
+    stress: Floats
 
     @classmethod
     def of(cls, net: ExposureNetwork, markets: Markets) -> Terms:
         """Read the terms of a network."""
-        return cls(markets, net.book.tiers, net.book.scenarios.factors)
+        return cls(markets, net.book.tiers, net.book.scenarios.factors, np.ones(len(markets)))
 
     @property
     def rates(self) -> tuple[NDArray[Any], ...]:
         """Tiers as arrays for kernels: first row and count by contract, then floor, rate and cumulative amount."""
         tiers = self.tiers
-        return tiers.first, tiers.count, tiers.floor, tiers.rate, tiers.cumulative
+        times = np.repeat(np.tile(self.stress, 2), tiers.count)  # rows follow each other as contracts do
+        return tiers.first, tiers.count, tiers.floor, tiers.rate * times, tiers.cumulative * times
 
     def margin(self, positions: Positions, marks: Floats) -> Floats:
         """Maintenance margin of each position by the tiers of its contract [num]."""
         market = positions.market.astype(np.int64)
         contract = market + len(self.markets) * (positions.quantity < 0)
-        return self.tiers.margin(contract, notional(self.markets, positions, marks))
+        return self.stress[market] * self.tiers.margin(contract, notional(self.markets, positions, marks))
 
     def of_positions(self, size: int, positions: Positions, marks: Floats) -> tuple[Floats, Floats]:
         """Gains and margin of positions, added up by account [num]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,8 @@ def _write(whole: Whole, live: Live) -> None:
     """Write into the opening what happened since."""
     overlay, n_traders = live.overlay, whole.n_traders
     whole.books[:] = live.books
+    whole.markets["long"], whole.markets["short"] = live.markets.long, live.markets.short
+    whole.terms = replace(whole.terms, stress=live.terms.stress)
     whole.markets["shocked"], whole.asset_base[:] = live.markets.shocked, live.asset_base
     whole.external_assets = live.external_assets
     whole.wallets["units"][overlay.defaulted[whole.wallets.trader]] = 0.0
@@ -108,6 +111,7 @@ def _laid_out(live: Live) -> Whole:
     exchange, factor = net.columns("exchanges"), shock.price_factors(net)
     prices, markets, books = net.columns("assets")["price"] * factor, live.markets.copy(), live.books.copy()
     markets["shocked"] = net.book.market_mark * factor[markets.asset]
+    markets["long"], markets["short"] = markets.long / live.terms.stress, markets.short / live.terms.stress
     books["sold"] = books["passing"] = 0.0
     entries, positions = _entries(live), _positions(live)
     holding = net.columns("holdings")
@@ -127,7 +131,7 @@ def _laid_out(live: Live) -> Whole:
         net=net,
         shock=shock,
         board=board,
-        terms=live.terms,
+        terms=replace(live.terms, markets=markets, stress=np.ones(len(markets))),
         layers=live.layers,
         deficits=live.deficits,
         reserves=Reserves.of(net),

@@ -128,7 +128,7 @@ class Health:
     test: str = word(_TESTS, "what health is", "weighted_collateral")
     notice: int = count("[0, inf)", 0, "from the call to the first liquidation")
     volatility_power: float = number(
-        "[0, inf)", 0.0, "maintenance margin x max(1, volatility now over before) to this power", needs=_EQUITY
+        "[0, inf)", 0.0, "margin rates x max(1, volatility now over assets.volatility) to this power", needs=_EQUITY
     )
     scenarios: tuple[tuple[tuple[str, float], ...], ...] = ()
 
