@@ -43,8 +43,8 @@ def most_that_pays(share, collateral, debt, mark_c, mark_d):
     books = records(
         form=([collateral.form, debt.form], np.uint8), first=(ends[:2], np.int64), last=(ends[1:], np.int64),
         depth=([collateral.depth, debt.depth], float), sold=([collateral.sold, debt.sold], float),
-        common=([np.nan, np.nan], float), together=([0.0, 0.0], float), refused=([0.0, 0.0], float),
-        crowd=([0.0, 0.0], float),
+        spread=([0.0, 0.0], float), common=([np.nan, np.nan], float), together=([0.0, 0.0], float),
+        refused=([0.0, 0.0], float), crowd=([0.0, 0.0], float),
     )  # fmt: skip
     levels = np.concatenate([collateral.levels, debt.levels], axis=1) if ends[-1] else None
     return _trading.most_that_pays(1e12, share, collateral.base, debt.base, *books, mark_c, mark_d, levels)

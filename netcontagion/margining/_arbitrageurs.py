@@ -8,7 +8,7 @@ underlying, and buys the underlying for cash, so that no units of any asset appe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -120,10 +120,12 @@ def _even_out(state: Live, group: _Group) -> list[Trade]:
         state.books.depth[books],
         sold=state.books.sold[books],
         capacity=group.capital / prices,
+        cost=-np.log(1.0 - 0.5 * state.books.spread[books]),
         form=group.form,
     )
     done, cheap = [], books[found.trades < 0].tolist()
-    for book, units, cash, price in zip(*(x.tolist() for x in (books, found.trades, found.cash, prices)), strict=True):
+    paid = found.cash * _sides(state, books, found.trades > 0)
+    for book, units, cash, price in zip(*(x.tolist() for x in (books, found.trades, paid, prices)), strict=True):
         if units:
             _post(state, book, units, cash, price)
             done.append(Trade("arbitrage", book, units, cash, cheap))
@@ -159,7 +161,8 @@ def _redeem(state: Live, claim: _Claim) -> list[Trade]:
         if not units > 0:
             continue
         curve, under = _curve(state, book, claim.form), _underlying(state, claim)
-        paid, got = float(curve.cash(np.array(-units))), float(under.cash(np.array(units * claim.ratio)))
+        ask, bid = _sides(state, [book, claim.underlying], [False, True])
+        paid, got = ask * float(curve.cash(np.array(-units))), bid * float(under.cash(np.array(units * claim.ratio)))
         state.push(book, -units)
         state.push(claim.underlying, units * claim.ratio)
         _pay(state, paid + got)
@@ -176,10 +179,11 @@ def _redeemable(state: Live, claim: _Claim, book: int) -> float:
     from scipy.optimize import brentq
 
     curve, under = _curve(state, book, claim.form), _underlying(state, claim)
+    ask, bid = _sides(state, [book, claim.underlying], [False, True])
 
     def gap(units: float) -> float:
         claims, behind = curve.after(np.array(-units)), under.after(np.array(units * claim.ratio))
-        return float(np.log(claims.price() / (claim.ratio * behind.price())))
+        return float(np.log(ask * claims.price() / (bid * claim.ratio * behind.price())))
 
     price, behind = float(curve.price()), float(under.price())
     if not (0 < price < np.inf and 0 < behind < np.inf) or gap(0.0) >= -EVEN:
@@ -199,6 +203,12 @@ def _curve(state: Live, book: int, form: str) -> Curves:
 
 def _underlying(state: Live, claim: _Claim) -> Curves:
     return _curve(state, claim.underlying, claim.underlying_form)
+
+
+def _sides(state: Live, books: Any, selling: Any) -> Floats:
+    """Bid or ask of some books over their prices."""
+    half = 0.5 * state.books.spread[books]
+    return np.where(selling, 1.0 - half, 1.0 + half)
 
 
 def _bases(state: Live) -> Floats:

@@ -1,4 +1,4 @@
-"""Depth that answers to volatility and to market makers that are called, and margins that answer to volatility."""
+"""Depth that answers to volatility and to market makers that are called; spreads and margins that answer to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from netcontagion._arrays import freeze, group_sum
 from netcontagion.margining._kept import kept
-from netcontagion.margining._makers import maker_depth, update_volatility
+from netcontagion.margining._makers import maker_depth, maker_spread, update_volatility
 from netcontagion.network import rulebook
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = ["Depth"]
 MEMORY = 0.94  # of the volatility, by round (RiskMetrics, for days)
 LEFT = 0.01  # share of depth that always stays; books have lost about two orders of magnitude within a day
 MOST = 30.0  # log of the largest factor on margins: nobody meets it, and sums of money stay finite
+WIDEST = 1.0  # spread: who sells gets at least half of the price
 DAY = 86_400.0
 
 
@@ -35,8 +36,8 @@ class Depth:
     record the asset's ``volatility`` sigma_0; D_t = D_0 max(1, sigma_t / sigma_0)^-depth_power (1 - w_t), and at least
     a hundredth of D_0; w_t is the share of the market makers that were called. The net quantity sold moves with the
     depth, so that their ratio, and with it the price, stays: for the exponential form the book starts anew at the price
-    now, with the new depth. Maintenance margin rates of an exchange are multiplied by max(1, sigma_t / sigma_0) to the
-    ``health.volatility_power`` of its rulebook.
+    now, with the new depth. Spreads are s_0 max(1, sigma_t / sigma_0)^spread_power, at most 1. Maintenance margin rates
+    of an exchange are multiplied by max(1, sigma_t / sigma_0) to the ``health.volatility_power`` of its rulebook.
     """
 
     def __init__(self, state: State) -> None:
@@ -53,11 +54,14 @@ class Depth:
         self.still = _without_volatility(net, self.gamma)
         self.answering = np.flatnonzero(np.isfinite(self.quoted) & (power > 0))
         self.power = power[self.answering]
+        widening = net.columns("assets")["spread_power"][asset]
+        self.widening = np.flatnonzero((state.books.spread > 0) & (widening > 0))
+        self.spread, self.widening_power = state.books.spread[self.widening], widening[self.widening]
         self.maker, self.made, self.share = _makers(net, self.quoted)
         self.long, self.short = state.markets.long.copy(), state.markets.short.copy()
         self.volatility = self.normal.copy()
         self.price = np.concatenate([net.columns("assets")["price"], net.book.market_mark])
-        self.watching = bool(len(self.answering)) or bool((self.gamma > 0).any())
+        self.watching = bool(len(self.answering) or len(self.widening) or (self.gamma > 0).any())
 
     def update(self, state: State, prices: Floats, called: NDArray[Any]) -> None:
         """Note the returns of the round, ``prices`` by book, and quote anew; ``called`` are codes of traders."""
@@ -65,6 +69,10 @@ class Depth:
             self._observe(prices)
         if (self.gamma > 0).any():
             self._call_for_more(state)
+        if len(self.widening):
+            normal, now = self.normal[self.widening], self.volatility[self.widening]
+            spread = maker_spread(self.spread, np.maximum(now, normal), normal=normal, power=self.widening_power)
+            state.books["spread"][self.widening] = np.minimum(spread, WIDEST)
         if not (len(self.answering) or len(self.maker)):
             return
         depth = self.quoted.copy()

@@ -104,9 +104,9 @@ def _active_rules(net: ExposureNetwork) -> Iterator[str]:
 def _live_prices(net: ExposureNetwork) -> Iterator[str]:
     """Prices that move by more than what is sold: they would have to be part of the fixed point."""
     asset, labels = net.columns("assets"), net.labels("assets").tolist()
-    for label, form, permanent, half_life, capital, power in zip(
+    for label, form, permanent, half_life, capital, power, spread in zip(
         labels,
-        *(asset[name] for name in ("impact", "permanent", "half_life", "arbitrage", "depth_power")),
+        *(asset[name] for name in ("impact", "permanent", "half_life", "arbitrage", "depth_power", "spread")),
         strict=True,
     ):
         if is_ladder(form):
@@ -117,6 +117,11 @@ def _live_prices(net: ExposureNetwork) -> Iterator[str]:
             yield f"assets, {label!r}: arbitrage is {capital:g}"
         if power > 0:
             yield f"assets, {label!r}: depth_power is {power:g}"
+        if spread > 0:
+            yield f"assets, {label!r}: spread is {spread:g}"
+    for row in np.flatnonzero(net.columns("markets")["spread"] > 0).tolist():
+        exchange = net.labels("exchanges")[net.columns("markets")["exchange"][row]]
+        yield f"markets, exchange {exchange!r}, {labels[net.columns('markets')['asset'][row]]!r}: it has a spread"
     named = net.columns("markets")["price_source"]
     for row in np.flatnonzero([name not in (None, "spot") for name in named]).tolist():
         exchange, name = net.labels("exchanges")[net.columns("markets")["exchange"][row]], named[row]

@@ -123,6 +123,7 @@ def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDA
     asset, none = net.columns("assets"), np.zeros(len(depth))
     of_book = np.concatenate([np.arange(len(asset["price"])), net.book.market_asset])
     forms = read_forms(asset["impact"].tolist())
+    own, of_asset = net.columns("markets")["spread"], asset["spread"][net.book.market_asset]
     resilience = np.where(np.isnan(asset["half_life"]), 1.0, 0.5 ** (1.0 / asset["half_life"]))
     found: Books = records(
         form=(forms.form[of_book], np.uint8),
@@ -133,6 +134,7 @@ def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDA
         passing=(none, float),
         permanent=(asset["permanent"][of_book], float),
         resilience=(resilience[of_book], float),
+        spread=(np.append(asset["spread"], np.where(np.isnan(own), of_asset, own)), float),
         common=(np.full(len(depth), np.nan), float),
         together=(none, float),
         refused=(none, float),

@@ -122,6 +122,8 @@ class Books(Table, Protocol):
     ``form`` is a code of ``_forms``; a ladder has the columns ``first:last`` of ``levels``. ``passing`` is the part of
     ``sold`` that fades, all but the share ``permanent`` of every trade; a round leaves the share ``resilience`` of it.
 
+    Who sells gets half of ``spread`` less than the price, who buys pays half of it more.
+
     While orders are filled together (``_together``) all get ``common``, relative to the price where nothing was sold
     (NaN: each gets what the book pays it); ``together`` is what was filled so far, ``refused`` what limits held back,
     ``crowd`` the net quantity that all of them want [units].
@@ -135,6 +137,7 @@ class Books(Table, Protocol):
     passing: Floats
     permanent: Floats
     resilience: Floats
+    spread: Floats
     common: Floats
     together: Floats
     refused: Floats

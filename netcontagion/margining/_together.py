@@ -17,7 +17,7 @@ import numpy as np
 from netcontagion._compile import kernel
 from netcontagion.margining._margin_sales import coins_for
 from netcontagion.margining._state import Ledger
-from netcontagion.margining._trading import cash_of, next_price
+from netcontagion.margining._trading import cash_of, next_price, side_of
 from netcontagion.margining._valuation import INVERSE
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _copy(board: Board) -> Board:
 
 @kernel
 def average_prices(sold: Floats, board: Board) -> Floats:
-    """Average price of a net quantity sold on every book, relative to the price where nothing was sold."""
+    """Average price of a net quantity sold on every book, without the spread, over the price where nothing was sold."""
     found = np.ones(len(sold))
     for m in range(len(board.markets)):
         market = board.markets[m]
@@ -109,4 +109,5 @@ def average_prices(sold: Floats, board: Board) -> Floats:
             found[market.book] = market.face * units / (coins * market.shocked)
         else:
             found[market.book] = cash_of(1.0, units, book, board.levels) / units
+        found[market.book] /= side_of(units >= 0.0, book)
     return found

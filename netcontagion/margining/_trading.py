@@ -43,6 +43,7 @@ __all__ = [
     "limit_price",
     "most_that_pays",
     "next_price",
+    "side_of",
     "taken",
     "trade",
     "units_of",
@@ -52,6 +53,12 @@ __all__ = [
 @kernel
 def _curve(base: float, sold: float, book: Row, levels: NDArray[np.float64]) -> PriceCurve:
     return PriceCurve(book.form, base, sold, book.depth, levels[:, book.first : book.last])
+
+
+@kernel
+def side_of(selling: bool, book: Row) -> float:
+    """Bid or ask of a book over its price."""
+    return float(1.0 - 0.5 * book.spread if selling else 1.0 + 0.5 * book.spread)
 
 
 @kernel
@@ -89,6 +96,7 @@ def asked(units: float, book: Row, levels: Levels) -> float:
 @kernel
 def cash_of(base: float, units: float, book: Row, levels: Levels) -> float:
     """Cash that a sale on a book would bring (a purchase cost, where negative), as far as the book takes it."""
+    base *= side_of(units > 0.0, book)
     if not np.isnan(book.common):
         return float(base * book.common * taken(units, book, levels))
     if levels is None:
@@ -99,6 +107,7 @@ def cash_of(base: float, units: float, book: Row, levels: Levels) -> float:
 @kernel
 def units_of(base: float, cash: float, book: Row, levels: Levels) -> float:
     """Units whose sale on a book brings the cash (negative: that it buys, where negative): inverse of ``cash_of``."""
+    base *= side_of(cash > 0.0, book)
     if not np.isnan(book.common):
         price = base * book.common
         return taken(cash / price if price > 0.0 else np.copysign(np.inf, cash), book, levels)
@@ -111,13 +120,14 @@ def units_of(base: float, cash: float, book: Row, levels: Levels) -> float:
 def next_price(base: float, units: float, selling: bool, book: Row, levels: Levels) -> float:
     """Price of one more unit after a trade on a book; 0 or inf where nobody trades it."""
     if not np.isnan(book.common):
-        return float(base * book.common)
+        return float(base * side_of(selling, book) * book.common)
     return limit_price(base, units, selling, book, levels)
 
 
 @kernel
 def limit_price(base: float, units: float, selling: bool, book: Row, levels: Levels) -> float:
     """Price of one more unit on the curve of a book, after a trade from where it was before what is filled together."""
+    base *= side_of(selling, book)
     if levels is None:
         filled = smooth_fill(book.form, book.sold, book.depth, units)
         return smooth_price(book.form, base, book.sold + filled, book.depth)
@@ -190,7 +200,8 @@ def _most_that_pays(
     smooth_c = book_c.form == EXPONENTIAL or np.isinf(book_c.depth)
     smooth_d = book_d.form == EXPONENTIAL or np.isinf(book_d.depth)
     if smooth_c and smooth_d:  # the log of the ratio of the two is linear in r
-        edge = np.log(share * (base_c / mark_c) / (base_d / mark_d))
+        bid, ask = base_c * side_of(True, book_c), base_d * side_of(False, book_d)
+        edge = np.log(share * (bid / mark_c) / (ask / mark_d))
         edge += book_d.sold / book_d.depth - book_c.sold / book_c.depth
         slope = all_c / book_c.depth + all_d / book_d.depth
         if edge < -SLACK:

@@ -104,7 +104,8 @@ class Terms:
         """Maintenance margin of each position by the tiers of its contract [num]."""
         market = positions.market.astype(np.int64)
         contract = market + len(self.markets) * (positions.quantity < 0)
-        return self.stress[market] * self.tiers.margin(contract, notional(self.markets, positions, marks))
+        margin = self.tiers.margin(contract, notional(self.markets, positions, marks))
+        return np.asarray(self.stress[market] * margin)
 
     def of_positions(self, size: int, positions: Positions, marks: Floats) -> tuple[Floats, Floats]:
         """Gains and margin of positions, added up by account [num]."""

@@ -16,6 +16,7 @@ from netcontagion.network._checks import (
     check_policies,
     check_rulebooks,
     check_sources,
+    check_spreads,
     check_tiers,
 )
 from netcontagion.network._complete import add_missing_markets, complete_book
@@ -67,6 +68,7 @@ def assemble(tables: Mapping[str, Any], *, complete: bool) -> Assembly:
     if assembly.whole("assets"):
         check_assets(door, assembly)
         check_makers(door, assembly)
+        check_spreads(door, assembly)
     if assembly.whole("traders"):
         check_policies(door, assembly)
     rulebooks = check_rulebooks(door, assembly) if assembly.whole("exchanges") else []

@@ -27,6 +27,7 @@ __all__ = [
     "check_policies",
     "check_rulebooks",
     "check_sources",
+    "check_spreads",
     "check_tiers",
 ]
 
@@ -50,14 +51,24 @@ def check_assets(door: Door, assembly: Assembly) -> None:
 
 
 def check_makers(door: Door, assembly: Assembly) -> None:
-    """Check that depth that answers to volatility has a normal volatility, and that what is arbitraged can be moved."""
+    """Check that what answers to volatility has a normal one, and that what is arbitraged can be moved."""
     asset = assembly.columns["assets"]
     fixed = (asset["arbitrage"] > 0) & ~np.isin(asset["kind"], ("token", "stable"))
     _note(door, assembly, "assets", "arbitrage", fixed, "0 unless kind is token or stable: nothing else changes hands")
-    column = schema()["assets"]["volatility"]
-    for row in np.flatnonzero((asset["depth_power"] > 0) & ~(asset["volatility"] > 0)).tolist():
-        cure = "give the volatility at which depth is as stated, or leave assets.depth_power out"
-        door.add(column, int(assembly.order["assets"][row]), asset["volatility"][row], cure, "above 0 with depth_power")
+    for part in ("depth", "spread"):
+        for row in np.flatnonzero((asset[f"{part}_power"] > 0) & ~(asset["volatility"] > 0)).tolist():
+            cure = f"give the volatility at which {part} is as stated, or leave assets.{part}_power out"
+            place, value = int(assembly.order["assets"][row]), asset["volatility"][row]
+            door.add(schema()["assets"]["volatility"], place, value, cure, f"above 0 with {part}_power")
+
+
+def check_spreads(door: Door, assembly: Assembly) -> None:
+    """Check that a market with a spread of its own has a book of its own."""
+    market = assembly.columns["markets"]
+    for row in np.flatnonzero(~np.isnan(market["spread"]) & np.isnan(market["depth"])).tolist():
+        cure = "give markets.depth (inf: no impact), or the asset a spread: the market trades on its shared book"
+        place = int(assembly.order["markets"][row])
+        door.add(schema()["markets"]["spread"], place, market["spread"][row], cure, "empty without markets.depth")
 
 
 def _check_ladders(door: Door, assembly: Assembly) -> None:
