@@ -18,7 +18,7 @@ from netcontagion.builders import depth_at, ladder
 from netcontagion.clearing import _impact as clearing_impact
 from netcontagion.margining import _forms, _trading, cash_from_sale, price_after_sale, units_for_cash
 from netcontagion.margining._forms import DRY, FORMS, NO_LEVELS, PriceCurve, levels_of
-from netcontagion.margining._impact import quotes
+from netcontagion.margining._impact import Curves, quotes
 from netcontagion.margining._state import records
 from netcontagion.network import Ladder, read_ladder, write_ladder
 
@@ -48,6 +48,12 @@ def most_that_pays(share, collateral, debt, mark_c, mark_d):
     )  # fmt: skip
     levels = np.concatenate([collateral.levels, debt.levels], axis=1) if ends[-1] else None
     return _trading.most_that_pays(1e12, share, collateral.base, debt.base, *books, mark_c, mark_d, levels)
+
+
+def price_now(book):
+    """Price of the last unit traded."""
+    place = (np.asarray(x) for x in (book.base, book.sold, book.depth))
+    return float(Curves(book.form, *place, book.levels).price())
 
 
 def moved(book, units):
@@ -105,7 +111,7 @@ def test_cash_is_the_integral_of_the_price(form, sold, units):
     assert ours == pytest.approx(expected, rel=1e-8, abs=1e-9)
     after = 7 * twin_price(form, sold + units, 10.0)
     assert price_after_sale(units, price=7.0, depth=10.0, form=form, sold=sold) == pytest.approx(after, rel=1e-12)
-    assert _forms.price_now(curve(form, 7.0, sold + units, 10.0)) == pytest.approx(after, rel=1e-12)
+    assert price_now(curve(form, 7.0, sold + units, 10.0)) == pytest.approx(after, rel=1e-12)
 
 
 @pytest.mark.parametrize("units", [1.0, 10.0, 12.0, 35.0, 74.0, 80.0, -1.0, -8.0, -20.0, -38.0, -200.0])
@@ -125,7 +131,7 @@ def test_a_ladder_is_walked_level_by_level(units):
     ("sold", "price"), [(0, 1), (5, 0.999), (10, 0.999), (10.1, 0.99), (75, 0.9), (-3, 1.001), (-8, 1.001), (-88, 1.3)]
 )
 def test_the_price_of_a_ladder_is_that_of_the_last_unit_traded(sold, price):
-    assert _forms.price_now(curve(BOOK, 1.0, sold)) == price
+    assert price_now(curve(BOOK, 1.0, sold)) == price
     assert price_after_sale(0.0, price=1.0, form=BOOK, sold=sold) == price
 
 
@@ -290,7 +296,7 @@ def test_splitting_a_sale_changes_nothing(form, place, first, second, depth, bas
 def test_cash_lies_between_the_prices_before_and_after(form, place, units, depth, base):
     book, scale = some_curve(form, place, depth, base)
     units = _forms.fillable(book, units * scale)
-    cash, before, after = _forms.cash_for(book, units), _forms.price_now(book), _forms.price_now(moved(book, units))
+    cash, before, after = _forms.cash_for(book, units), price_now(book), price_now(moved(book, units))
     slack = 1e-9 * (abs(cash) + 1e-12 * base * scale) + (1e-5 * abs(cash) if form == "constant_product" else 0)
     assert math.isfinite(cash)
     assert math.isfinite(after)
@@ -324,39 +330,9 @@ def test_units_for_cash_is_the_inverse(form, place, units, depth, base):
     for found in (back, arrays):
         assert not math.isnan(found)
         assert _forms.cash_for(book, found) == pytest.approx(cash, rel=1e-9, abs=1e-12 * base * scale)
-    pays = _forms.price_now(moved(book, units)) > 0.03 * base and abs(cash) > 1e-6 * abs(units) * base
+    pays = price_now(moved(book, units)) > 0.03 * base and abs(cash) > 1e-6 * abs(units) * base
     if pays and not (form == "constant_product" and (book.sold + units) / depth < 1e-2 - 1):
         assert back == pytest.approx(units, rel=1e-8)
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.sampled_from(SMOOTH), places, st.floats(0.05, 3.0), st.floats(0.01, 1e6))
-def test_units_to_a_price_lead_there(form, place, target, depth):
-    book, _ = some_curve(form, place, depth, 5.0)
-    units = _forms.units_to(book, 5.0 * target)
-    assert _forms.price_now(moved(book, units)) == pytest.approx(5.0 * target, rel=1e-6)
-
-
-def test_units_to_a_price_of_a_ladder_are_all_that_are_no_worse():
-    book = curve(BOOK, 10.0)
-    assert [_forms.units_to(book, price) for price in (9.99, 9.95, 9.9, 8.0, 10.0, 10.005, 10.01, 20.0)] == (
-        [10, 10, 35, 75, 0, 0, -8, -88]
-    )
-
-
-@settings(max_examples=80, deadline=None)
-@given(forms, places, st.floats(0.01, 3.0), st.booleans(), st.floats(0.3, 1.7))
-def test_a_limit_on_the_average_is_kept_and_used(form, place, units, buys, limit):
-    book, scale = some_curve(form, place, 20.0, 5.0)
-    order, average = (-units if buys else units) * scale, 5.0 * limit
-    found = _forms.units_at_average(book, order, average)
-    most = _forms.fillable(book, order)
-    assert found * order >= 0
-    assert abs(found) <= abs(most)
-    assert _forms.cash_for(book, found) >= average * found - 1e-9 * scale
-    if abs(found) < abs(most) * (1 - 1e-6):
-        more = found + 1e-6 * most
-        assert _forms.cash_for(book, more) < average * more + 1e-9 * scale
 
 
 @settings(max_examples=60, deadline=None)
@@ -389,12 +365,9 @@ def test_nothing_is_nan_at_the_ends(form, units, depth):
     book = curve(form, 2.0, 0.0, depth)
     filled = _forms.fillable(book, units)
     cash = _forms.cash_for(book, units)
-    after = _forms.price_now(moved(book, units))
+    after = price_now(moved(book, units))
     back = _forms.units_for(book, cash)
     assert not any(map(math.isnan, (filled, cash, after, back, _forms.marginal_price(book, units, units > 0))))
-    assert not any(
-        map(math.isnan, (_forms.units_to(book, 0.0), _forms.units_to(book, 2.0), _forms.units_to(book, 3.0)))
-    )
     arrays = [
         function(units, price=2.0, depth=depth, form=form)
         for function in (price_after_sale, cash_from_sale, units_for_cash)
@@ -442,10 +415,9 @@ def test_kernels_equal_their_plain_functions_and_the_arrays(monkeypatch):
         found = []
         for _, book, units in cases:
             cash = _forms.cash_for(book, units)
-            limits = _forms.units_to(book, 3.5), _forms.units_at_average(book, units, 3.9)
             pays = most_that_pays(1.08, book, cases[0][1], 4.0, 4.0)
-            ends = _forms.marginal_price(book, units, units > 0), _forms.price_now(book)
-            found.append((cash, _forms.units_for(book, cash), pays, *limits, *ends))
+            ends = _forms.marginal_price(book, units, units > 0)
+            found.append((cash, _forms.units_for(book, cash), pays, ends))
         return np.array(found)
 
     compiled = run()
@@ -471,9 +443,7 @@ def test_quotes_of_books_of_every_form():
     base = np.arange(1.0, 9.0)
     found = quotes(read, base, sold, depth)
     for book, form in enumerate(impact):
-        assert found[book] == pytest.approx(
-            _forms.price_now(curve(form, base[book], sold[book], depth[book])), rel=1e-14
-        )
+        assert found[book] == pytest.approx(price_now(curve(form, base[book], sold[book], depth[book])), rel=1e-14)
         own = read.levels[:, read.first[book] : read.last[book]]
         np.testing.assert_array_equal(own, levels_of(form) if " " in form else NO_LEVELS)
     assert read.levels.shape == (3, 9)  # the ladder that two share is kept once

@@ -208,7 +208,7 @@ def _underlying(state: Live, claim: _Claim) -> Curves:
 def _sides(state: Live, books: Any, selling: Any) -> Floats:
     """Bid or ask of some books over their prices."""
     half = 0.5 * state.books.spread[books]
-    return np.where(selling, 1.0 - half, 1.0 + half)
+    return np.asarray(np.where(selling, 1.0 - half, 1.0 + half))
 
 
 def _bases(state: Live) -> Floats:

@@ -33,15 +33,12 @@ __all__ = [
     "fillable",
     "levels_of",
     "marginal_price",
-    "price_now",
     "read_forms",
     "smooth_cash",
     "smooth_fill",
     "smooth_price",
     "smooth_units",
-    "units_at_average",
     "units_for",
-    "units_to",
 ]
 
 EXPONENTIAL, LINEAR, SQUARE_ROOT, CONSTANT_PRODUCT, LADDER = range(5)
@@ -58,7 +55,6 @@ STEEPEST = 300.0  # largest exponent of a price: nobody sells beyond it, and sum
 FARTHEST = 1e12  # most that can be bought, over the depth, where the price rises with it or its root
 MOST_PAID = 1e300  # cash over price x depth that no purchase goes beyond
 SLACK = 1e-12  # relative rounding that an edge or a profit may miss by
-HALVINGS = 200
 
 
 class PriceCurve(NamedTuple):
@@ -120,14 +116,6 @@ def _from_zero(steps: NDArray[np.float64], zero: int) -> NDArray[np.float64]:
 
 
 @kernel
-def price_now(curve: PriceCurve) -> float:
-    """Price of the asset [num/unit]: that of the last unit traded, where prices come in steps."""
-    if curve.form == LADDER and not np.isinf(curve.depth):
-        return float(curve.base * _step(curve.levels, curve.sold / curve.depth))
-    return smooth_price(curve.form, curve.base, curve.sold, curve.depth)
-
-
-@kernel
 def marginal_price(curve: PriceCurve, units: float, selling: bool) -> float:
     """Price of one more unit after selling ``units`` (buying, where negative); 0 or inf where nobody trades it."""
     if curve.form == LADDER and not np.isinf(curve.depth):
@@ -173,51 +161,12 @@ def units_for(curve: PriceCurve, cash: float) -> float:
     return smooth_units(curve.form, curve.base, curve.sold, curve.depth, cash)
 
 
-@kernel
-def units_to(curve: PriceCurve, price: float) -> float:
-    """Units to sell until the price is ``price`` (to buy, where negative); of a ladder all at that price or better."""
-    form, base, sold, depth, levels = curve
-    now = price_now(curve)
-    if np.isinf(depth):
-        return 0.0 if price == now else np.inf * np.sign(now - price)
-    left = price / base
-    if form == LADDER:
-        return float(depth * _ladder_reach(levels, sold / depth, left))
-    if form == LINEAR:
-        return fillable(curve, depth * (1.0 - left) - sold)
-    if form == SQUARE_ROOT:
-        return fillable(curve, depth * (1.0 - left) * abs(1.0 - left) - sold)
-    if left <= 0.0:
-        return np.inf
-    if form == EXPONENTIAL:
-        return fillable(curve, depth * np.log(now / price))
-    return fillable(curve, depth * (1.0 / np.sqrt(left) - 1.0) - sold)
-
-
-@kernel
-def units_at_average(curve: PriceCurve, units: float, average: float) -> float:
-    """Most of an order that is filled at an average price no worse than ``average`` (a limit on the whole fill)."""
-    most = fillable(curve, units)
-    if cash_for(curve, most) >= average * most:
-        return most
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = 0.5 * (low + high)
-        if not low < middle < high:
-            break
-        if cash_for(curve, middle * most) >= average * middle * most:
-            low = middle
-        else:
-            high = middle
-    return low * most
-
-
 # forms without steps: numbers only, which costs a hot loop less than handing an array on ----------------------------
 
 
 @kernel
 def smooth_price(form: int, base: float, sold: float, depth: float) -> float:
-    """``price_now`` of a form that is no ladder."""
+    """Price of a form that is no ladder [num/unit]."""
     if np.isinf(depth):
         return float(base)
     z = sold / depth
@@ -365,24 +314,6 @@ def _product_area(z: float, dz: float) -> float:
 
 
 @kernel
-def _step(levels: NDArray[np.float64], z: float) -> float:
-    """Relative price of the level that was traded last; 1 where none was.
-
-    A trade up to a price stops within ``SLACK`` of an edge: twice that is still the edge.
-    """
-    last, slack = levels.shape[1] - 2, 2.0 * SLACK * (levels[0, -1] - levels[0, 0])
-    if abs(z) <= slack:
-        return 1.0
-    if z > 0.0:
-        at = np.searchsorted(levels[0], z - slack, side="left") - 1
-        first = np.searchsorted(levels[0], 0.0, side="left")
-        return 1.0 if first > last else float(levels[2, min(max(at, first), last)])
-    at = np.searchsorted(levels[0], z + slack, side="right") - 1
-    first = np.searchsorted(levels[0], 0.0, side="left") - 1
-    return 1.0 if first < 0 else float(levels[2, min(max(at, 0), first)])
-
-
-@kernel
 def _next_step(levels: NDArray[np.float64], z: float, selling: bool) -> float:
     """Relative price of the level that is traded next; 0 or inf where there is none."""
     last, slack = levels.shape[1] - 2, SLACK * (levels[0, -1] - levels[0, 0])
@@ -435,20 +366,3 @@ def _ladder_inverse(levels: NDArray[np.float64], z: float, area: float) -> float
         j = np.searchsorted(cash, target, side="left") - 1
         return float(edges[0] - z if j < 0 else edges[j + 1] - z - (cash[j + 1] - target) / price[j])
     return 0.0
-
-
-@kernel
-def _ladder_reach(levels: NDArray[np.float64], z: float, left: float) -> float:
-    """Quantity to sell of all bids at ``left`` or better, or to buy of all asks at ``left`` or better."""
-    edges, price = levels[0], levels[2]
-    last = len(edges) - 2
-    z = min(max(z, edges[0]), edges[-1])
-    i = np.searchsorted(edges, z, side="right") - 1
-    while i <= last and price[i] >= left:
-        i += 1
-    if edges[min(max(i, 0), last + 1)] > z:
-        return float(edges[i] - z)
-    i = np.searchsorted(edges, z, side="left") - 1
-    while i >= 0 and price[i] <= left:
-        i -= 1
-    return float(min(edges[i + 1] - z, 0.0))

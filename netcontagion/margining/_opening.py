@@ -208,7 +208,6 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         gated=((exchange["withdraw_delay"] > 0) | ~np.isnan(exchange["withdraw_cap"]), np.uint8),
         deleverages=(["auto_deleveraging" in book.layers for book in books], np.uint8),
         to_vault=([book.inventory == "vault" for book in books], np.uint8),
-        at_mark=([book.price == "mark" for book in books], np.uint8),
         backstop_below=([book.amount_rule.backstop_below for book in books], float),
         vault=(np.full(len(books), -1), np.int64),
     )

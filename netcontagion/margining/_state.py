@@ -269,7 +269,6 @@ class Rules(Table, Protocol):
     gated: Ints
     deleverages: Ints
     to_vault: Ints
-    at_mark: Ints
     backstop_below: Floats
     vault: Ints
 

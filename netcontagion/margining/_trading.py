@@ -14,7 +14,6 @@ import numpy as np
 from netcontagion._compile import kernel
 from netcontagion.margining._forms import (
     EXPONENTIAL,
-    HALVINGS,
     LADDER,
     SLACK,
     PriceCurve,
@@ -48,6 +47,8 @@ __all__ = [
     "trade",
     "units_of",
 ]
+
+HALVINGS = 200
 
 
 @kernel
