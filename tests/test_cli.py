@@ -8,6 +8,7 @@ import pytest
 import netcontagion as nc
 from netcontagion import cli, datasets
 from netcontagion.cli import main
+from netcontagion.margining._cascade import PRIORITIES
 
 POSITIONS = """\
 trader,exchange,asset,side,amount,price
@@ -50,6 +51,14 @@ def test_run_on_a_csv_writes_every_table(positions, tmp_path, capsys):
     accounts = pd.read_csv(out / "accounts.csv", index_col="account")
     assert accounts.loc["ann", "liquidated"]
     assert "accounting error" in (out / "summary.txt").read_text()
+
+
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_run_knows_every_priority(positions, tmp_path, priority):
+    out = tmp_path / "out"
+    arguments = ["--shock", "WETH=-0.3", "--priority", priority, "--out", str(out)]
+    assert main(["run", str(positions), *PRESET, *arguments]) == 0
+    assert pd.read_csv(out / "accounts.csv", index_col="account").loc["ann", "liquidated"]
 
 
 def test_run_on_a_folder_gives_what_the_csv_gives(positions, tmp_path, capsys):

@@ -20,7 +20,7 @@ from netcontagion.margining import _cascade, _together, cash_from_sale
 from netcontagion.network import rulebook
 
 rules = margin_rules
-TOGETHER = {"priority": "pro_rata"}
+TOGETHER = {"priority": "pro_rata", "seed": 0}
 # rulebooks without capacities, auctions and auto-deleveraging, which use up what is scarce one after the other
 FREE = ("aave_v2", "aave_v3", "aave_v3_0", "broker", "closeout", "compound_v2", "lending", "morpho")
 
