@@ -122,9 +122,10 @@ def pass_to_market(state: Live, market: int, units: float, price: float, marks: 
     coin = int(row.settle)
     ledger.loss[MUTUALISATION, bank] -= extra
     if row.kind == INVERSE:
-        ledger.bought[coin] -= units * unit / marks[coin]
+        coins = 1.0 / float(marks[coin]) if marks[coin] > 0.0 else 0.0  # as in ``close_at``: none for what is worth 0
+        ledger.bought[coin] -= units * unit * coins
         ledger.flow[-2] -= units * unit
-        ledger.pool[coin] += extra / marks[coin]
+        ledger.pool[coin] += extra * coins
         ledger.flow[bank] += extra
     else:
         ledger.cash[-2] -= units * unit
