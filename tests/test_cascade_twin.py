@@ -370,7 +370,7 @@ class Twin:
             k for k in self.accounts if health[k] < 1 - 1e-12 or (self.accounts[k]["forced"] and health[k] < math.inf)
         ]
         sign = 1 if self.priority == "worst_first" else -1
-        called.sort(key=lambda k: (sign * health[k], k))
+        called.sort(key=lambda k: (float(f"{sign * health[k]:.11e}"), k))
         helped = [k for k in called if self.respond(k, set(called), marks)]
         left = [k for k in called if k not in helped]
         acted, holes = bool(helped), {}

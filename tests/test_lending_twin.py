@@ -103,7 +103,7 @@ class LendingTwin(Twin):
                 for k in self.accounts
                 if health[k] < 1 - 1e-12 or (self.accounts[k]["forced"] and health[k] < math.inf)
             ]
-            called.sort(key=lambda k: (health[k], k))
+            called.sort(key=lambda k: (float(f"{health[k]:.11e}"), k))
             for k in called:
                 if self.seen.get(k) != number - 1:
                     self.since[k] = number

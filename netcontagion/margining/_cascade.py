@@ -26,7 +26,7 @@ from netcontagion.margining._policies import Draws, traders_who
 from netcontagion.margining._posting import post_moves, value_positions, write_off
 from netcontagion.margining._runs import Runs, receive
 from netcontagion.margining._scan import Reach, Scan, Watch
-from netcontagion.margining._state import called, longer
+from netcontagion.margining._state import called, longer, rounded
 from netcontagion.margining._stops import Stops
 from netcontagion.margining._strikes import close_down, strike
 from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
@@ -498,13 +498,13 @@ class Play:
         return -1 - places[low], health[low], largest[low]
 
     def _order(self, which: NDArray[np.int64], health: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Order of priority; ties by account code."""
+        """Order of priority; ties, up to rounding, by account code."""
         code = self.state.overlay.codes_of
         if self.priority == "random":
             return np.argsort(code(which))[self.rng.permutation(len(which))]
-        key = -health if self.priority == "best_first" else health
+        key = rounded(-health if self.priority == "best_first" else health)
         order = np.argsort(key)
-        tied = (np.diff(key[order]) == 0).any()
+        tied = (key[order][1:] == key[order][:-1]).any()
         return np.lexsort((code(which), key)) if tied else order
 
     def note_calls(
