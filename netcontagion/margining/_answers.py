@@ -63,18 +63,22 @@ def weigh(account: Row, entries: Entries, markets: Markets, marks: NDArray[np.fl
 def account_health(
     which: NDArray[np.int64], accounts: Accounts, entries: Entries, markets: Markets, marks: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Health of some accounts, +inf where nothing is to be backed, and the market of the largest collateral (or -1)."""
+    """Health of some accounts, and the market of the largest collateral (or -1).
+
+    Where nothing is to be backed health is +inf, but -inf of a margin account that owes more than it has.
+    """
     health = np.empty(len(which))
     largest = np.empty(len(which), np.int64)
     for place in range(len(which)):
         account = accounts[which[place]]
         backing, debt = weigh(account, entries, markets, marks)
-        most, found = 0.0, -1
+        most, found, owed = 0.0, -1, 0.0
         for e in range(account.first, account.last):
             weighted = entries[e].deposited * marks[entries[e].market] * entries[e].threshold
+            owed += entries[e].borrowed * marks[entries[e].market]
             if weighted > most:
                 most, found = weighted, entries[e].market
-        health[place] = backing / debt if debt > 0.0 else np.inf
+        health[place] = backing / debt if debt > 0.0 else -np.inf if backing < -SLACK * owed else np.inf
         largest[place] = found
     return health, largest
 

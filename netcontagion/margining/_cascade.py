@@ -476,7 +476,10 @@ class Play:
         return which, health
 
     def _seats_below(self, seats: NDArray[np.int64], marks: NDArray[np.float64], row: int) -> Found:
-        """Those of these seats that are called now, with health and market of the largest collateral."""
+        """Those of these seats that are called now, with health and market of the largest collateral.
+
+        What is left of a closed account is called while it owes more than it has, though nothing is required of it.
+        """
         state = self.state
         if not len(seats):
             return seats, np.zeros(0), seats
@@ -484,7 +487,8 @@ class Play:
         health, largest = _answers.account_health(seats, state.accounts, state.entries, state.markets, marks)
         forced = (state.accounts.forced[seats] > 0) & np.isfinite(health)
         self.watch.valued(seats, health, forced | (state.accounts.test[seats] != LENDING), row)
-        low = (called(health) | forced) & (state.overlay.code[seats] < self.never_called)
+        low = called(health) & (np.isfinite(health) | self.notes["liquidated"][seats]) | forced
+        low &= state.overlay.code[seats] < self.never_called
         return seats[low], health[low], largest[low]
 
     def _places_below(self, places: NDArray[np.int64], marks: NDArray[np.float64]) -> Found:
@@ -530,7 +534,7 @@ class Play:
         """Let owners answer, and what is in transit arrive; return who is left, and how many accounts were helped."""
         state, seated = self.state, which >= 0
         seats = which[seated]
-        asked = self.asked(seats)
+        asked = self.asked(seats[np.isfinite(health[seated])])  # nobody answers for what is left of a closed account
         log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))
         arrived = settle(state, marks, self.events.number)
         home = arrived[:, 1] < 0

@@ -110,9 +110,10 @@ def close_margin(
             logged, log = take_account(k, rule.vault, share, board, marks, logged, log)
             continue
         reduces = rule.reduce and not account.forced and account.test != PORTFOLIO
+        reduces = reduces and not (rule.deleverages and worth <= 0.0)
         if to_vault:
             logged, log, closed = sell_to_vault(k, rule.vault, share, board, marks, logged, log)
-        elif reduces and not (rule.deleverages and worth <= 0.0):
+        elif reduces:
             logged, log, closed = _reduce(k, board, tiers, marks, logged, log)
         elif rule.deleverages:
             logged, log, closed = _close_within(k, share, worth, board, tiers, marks, logged, log)
@@ -124,21 +125,21 @@ def close_margin(
             _note(log, logged, k, -1, PENDING, keep, closed)
             logged += 1
         else:
-            logged, log = _settle(k, keep, closed, board, marks, logged, log)
+            logged, log = _settle(k, reduces, keep, closed, board, marks, logged, log)
     return log[:logged]
 
 
 @kernel
 def _settle(
-    k: int, keep: float, closed: float, board: Board, marks: Floats, logged: int, log: NDArray[np.float64]
+    k: int, reduces: bool, keep: float, closed: float, board: Board, marks: Floats, logged: int, log: Floats
 ) -> tuple[int, NDArray[np.float64]]:
-    """Repay what an account without contracts owes, and charge it for the notional that was closed.
+    """Repay what an account without contracts owes, unless it is only reduced, and charge it for what was closed.
 
     At the bankruptcy price an account keeps no more than ``keep``, nothing once its contracts are gone.
     """
     account = board.accounts[k]
     rule, flat = board.rules[account.exchange], is_flat(account, board)
-    if flat and not (rule.reduce and account.test != PORTFOLIO and not account.forced):
+    if flat and not reduces:
         logged, log = _repay(k, board, marks, logged, log)
     left, due = equity_of(account, board, marks), rule.fee * closed
     if keep < np.inf and (not rule.reduce or (flat and closed > 0.0)):
@@ -426,7 +427,7 @@ def settle_up(pending: NDArray[np.float64], board: Board, marks: NDArray[np.floa
     logged: Any = np.int64(0)
     for place in range(len(pending)):
         k = int(pending[place, 0])
-        logged, log = _settle(k, pending[place, 1], pending[place, 2], board, marks, logged, log)
+        logged, log = _settle(k, False, pending[place, 1], pending[place, 2], board, marks, logged, log)
     return log[:logged]
 
 
