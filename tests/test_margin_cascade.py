@@ -505,3 +505,14 @@ def test_a_result_says_what_every_layer_bore_and_leaves_out_rounding():
     facts, borne = found.summary(), found.exchanges["auto_deleveraging_used"].sum()
     assert facts["auto deleveraging [USD]"] == borne > 0
     assert not any(str(name).startswith("gains") for name in facts.index)
+
+
+def test_a_deposit_whose_price_falls_to_nothing_repays_what_it_brought(rules):
+    """On a linear book one unit of two takes 55 to 0 and brings 27.5; the rest is worthless, and 72.5 are lacking."""
+    net = book({"k": ({"C": 2.0, "S": -100.0}, {})}, rulebook=rules(), markets={"C": {"maintenance_margin": 0.2}})
+    assets = net.assets.reset_index()
+    assets.loc[assets["asset"] == "C", ["impact", "depth"]] = "linear", 1.0
+    found = run(net.replace(assets=assets), nc.Shock.price({"C": -0.45}))
+    assert found.status is nc.Status.SETTLED
+    assert found.accounts.loc["k", ["repaid", "deficit"]].tolist() == pytest.approx([27.5, 72.5])
+    assert found.traders.loc["k", "loss"] == pytest.approx(100.0)

@@ -155,6 +155,8 @@ def units_for(curve: PriceCurve, cash: float) -> float:
     The inverse of ``cash_for``. A curve that never pays as much gives the units it pays for: infinitely many where the
     price never reaches 0.
     """
+    if curve.base <= 0.0:
+        return _units_for_nothing(fillable(curve, -np.inf), cash)
     if curve.form == LADDER and not np.isinf(curve.depth):
         share = max(cash / (curve.base * curve.depth), -MOST_PAID)
         return float(curve.depth * _ladder_inverse(curve.levels, curve.sold / curve.depth, share))
@@ -207,8 +209,16 @@ def smooth_cash(form: int, base: float, sold: float, depth: float, units: float)
 
 
 @kernel
+def _units_for_nothing(most: float, cash: float) -> float:
+    """Units that bring cash at a price of 0: no number is enough; as many as there are are bought."""
+    return np.inf if cash > 0.0 else most if cash < 0.0 else 0.0
+
+
+@kernel
 def smooth_units(form: int, base: float, sold: float, depth: float, cash: float) -> float:
     """``units_for`` of a form that is no ladder."""
+    if base <= 0.0:
+        return _units_for_nothing(smooth_fill(form, sold, depth, -np.inf), cash)
     if np.isinf(depth):
         return float(cash / base)
     share = cash / (base * depth)

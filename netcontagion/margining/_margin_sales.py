@@ -588,9 +588,9 @@ def repay_from(
     filled = taken(units, book_c, levels)
     if supply < LITTLE * wanted or filled < LITTLE * units:
         return at
-    short, wanted = filled < units or units == deposit.deposited, supply
+    whole, wanted = filled == units < deposit.deposited, supply
     units, cash = trade(market_c.shocked, units, book_c, levels)
-    if short:
+    if not whole or cash < cost * (1.0 - SLACK):  # a price that reaches 0 brings no more
         wanted = min(supply, -units_of(market_d.shocked, -cash, book_d, levels))
     spent = -trade(market_d.shocked, -wanted, book_d, levels)[1]
     _post(account.trader, deposit.market, units, cash, marks[deposit.market], board)
