@@ -83,8 +83,9 @@ def test_laws_hold_for_any_seed(seed):
     keeps_the_laws(seed)
 
 
-# A worthless coin that contracts are settled in, books that ran dry before a debt was repaid, or whose price is 0.
-RARE = (1041, 1450, 1503, 1593, 2275)
+# A worthless coin that contracts are settled in, books that ran dry before a debt was repaid, or whose price is 0;
+# contracts that neither a book nor a winner takes.
+RARE = (1041, 1450, 1503, 1593, 2275, 3630)
 
 
 @pytest.mark.parametrize("seed", RARE)

@@ -803,14 +803,17 @@ class Play:
         left = log[log[:, 2] >= _margin_sales.UNFILLED]
         if len(left):
             self.unfilled.append(left)
-        return np.sort(np.concatenate([self._note_fills(log, marks), left[:, 0].astype(np.int64)]))
+        return np.sort(self._note_fills(log, marks))
 
     def _deleverage(self, left: NDArray[np.float64], marks: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Close what no book took at the bankruptcy price, settle those accounts; return the seat of every fill."""
+        """Close what no book took at the bankruptcy price, settle those accounts; return who traded or was closed."""
         unfilled, pending = (left[left[:, 2] == kind] for kind in (_margin_sales.UNFILLED, _margin_sales.PENDING))
+        rows = unfilled[:, 1].astype(np.int64)
+        held = self.state.positions.quantity[rows]
         traded = deleverage(self.desk, unfilled[:, [0, 1, 3, 4]], marks)
         traded.append(_margin_sales.settle_up(pending[:, [0, 3, 4]], self.state.board, marks))
-        return np.sort(np.concatenate([self._note_fills(one, marks) for one in traded]))
+        closed = unfilled[held != self.state.positions.quantity[rows], 0].astype(np.int64)
+        return np.sort(np.concatenate([closed, *(self._note_fills(one, marks) for one in traded)]))
 
     def _note_fills(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> NDArray[np.int64]:
         """Record what margin accounts traded and were charged; return the seat of every fill."""
