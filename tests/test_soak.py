@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from random_markets import FLAWS, presets, random_market
 
 import netcontagion as nc
+from netcontagion.margining._waterfall import RUN as LAYERS
 from netcontagion.network import rulebook, schema
 
 PRIORITIES = ("worst_first", "best_first", "random")
@@ -59,6 +60,9 @@ def keeps_the_laws(seed: int) -> None:
     assert (run.accounts["deficit"] >= 0).all()
     cash = run._state.ledger.cash[: len(run.traders)]  # what trades brought: nobody buys with money that is not there
     assert (cash >= -1e-9 * np.maximum(run.traders["loss"].abs(), 1.0)).all(), (seed, "money from nowhere")
+    layers = run.events[run.events["type"].isin(LAYERS - {"auto_deleveraging"})]
+    most = layers.groupby(["round", "exchange", "asset"], observed=True)["quantity"].transform("max")
+    assert (layers["quantity"] > 1e-13 * most).all(), (seed, "a layer fills a gap that is rounding")
     named = len(run.accounts) - net.derived("accounts")
     owed = net.exchanges["recourse"].to_numpy() | np.array(
         ["recourse" in rulebook(book).layers for book in net.exchanges["rulebook"]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion.margining._adl import SCORES, adl_score, allocate
+from netcontagion.margining._adl import ROUNDING, SCORES, adl_score, allocate
 from netcontagion.margining._layers_money import means
 from netcontagion.margining._layers_winners import pass_to_market, rows_at
 from netcontagion.margining._margin_sales import close_at, spend
@@ -78,7 +78,8 @@ def _pass_to_winners(desk: Desk, exchange: int, orders: Floats, marks: Floats) -
             if len(mine):
                 winners = _winners(desk, int(one), side, orders[:, 1], marks)
                 left[mine] -= _close_side(desk, exchange, winners, side, orders[mine], marks)
-    return np.asarray(np.column_stack([orders[:, :2], left, orders[:, 3]])[left != 0.0])
+    more = np.abs(left) > ROUNDING * np.abs(orders[:, 2])
+    return np.asarray(np.column_stack([orders[:, :2], left, orders[:, 3]])[more])
 
 
 def _winners(desk: Desk, market: int, side: float, waiting: Floats, marks: Floats) -> NDArray[np.intp]:
@@ -117,7 +118,7 @@ def _close_side(
     channel = np.concatenate([bad, np.full(len(theirs), MUTUALISATION if each > 0.0 else EXECUTION)])
     close_at(np.concatenate([ours, theirs]), channel.astype(np.int64), state.board, marks)
     excess = float(theirs[:, 2].sum() + closed.sum())
-    if abs(excess) > 1e-12 * total:
+    if abs(excess) > ROUNDING * total:
         pass_to_market(state, market, excess, mean, marks)
     desk.touch(np.unique(np.concatenate([ours[:, 0], theirs[:, 0]])).astype(np.int64))
     _record(desk, exchange, ours, theirs, borne)

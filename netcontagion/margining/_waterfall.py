@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netcontagion.margining import _layers_lending, _layers_members, _layers_money, _layers_winners
+from netcontagion.margining._adl import ROUNDING
 from netcontagion.margining._house_trades import Gap
 from netcontagion.network import rulebook
 
@@ -29,13 +30,16 @@ def cover_holes(desk: Desk, marks: NDArray[np.float64]) -> None:
     state, hole = desk.state, desk.state.ledger.hole
     rules = state.rules
     rules["fund_left"], rules["fund_peak"] = rules.fund_cap, np.maximum(rules.fund_peak, state.fund_units)
+    first = hole.copy()
     for exchange in np.unique(desk.state.markets.exchange[hole > 0.0]).tolist():
         layers = {layer.name: layer for layer in desk.state.deficits[exchange].layers}
         for name in (*desk.state.layers_of(exchange), "uncovered"):
             for market in np.flatnonzero((hole > 0.0) & (desk.state.markets.exchange == exchange)).tolist():
                 gap = Gap(exchange, market, float(hole[market]), marks)
                 used, paid = _LAYERS[name](desk, gap, layers.get(name))
-                if used > 0.0:
+                if hole[market] <= ROUNDING * first[market]:
+                    hole[market] = 0.0
+                if used > ROUNDING * gap.units:
                     asset, value = int(desk.state.markets.asset[market]), used * float(marks[market])
                     desk.play.events.add_layer(name, exchange, asset, used, paid=paid, value=value)
     lots = desk.state.lots
