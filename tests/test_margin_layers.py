@@ -305,6 +305,7 @@ def test_whole_positions_may_be_more_than_the_order(tmp_path):
     run = one_long(tmp_path, ["auto_deleveraging", "equity", "default"], tables=tables, equity=30.0)
     assert held(run) == pytest.approx({"long": 0.0, "short0": 0.0, "short1": -4.0})
     assert losses(run)["short0"] == pytest.approx(-30.0)  # 6 x 7 less 6 x 2
+    assert run.assets.loc["PERP", "sold"] == pytest.approx(5.0)  # the half that winners do not take
     assert run.exchanges.loc["P", "loss"] == pytest.approx(10.0 - 2.0)
 
 

@@ -117,6 +117,7 @@ def pass_to_market(state: Live, market: int, units: float, price: float, marks: 
     row, unit = state.markets[market], float(worth(state.markets, marks)[market])
     bank, ledger = state.n_traders + int(row.exchange), state.ledger
     ledger.bought[market] += units
+    ledger.passed[market] += units
     ledger.flow[-2] += units * unit
     extra = units * (unit - price)  # of the exchange
     coin = int(row.settle)
@@ -124,6 +125,7 @@ def pass_to_market(state: Live, market: int, units: float, price: float, marks: 
     if row.kind == INVERSE:
         coins = 1.0 / float(marks[coin]) if marks[coin] > 0.0 else 0.0  # as in ``close_at``: none for what is worth 0
         ledger.bought[coin] -= units * unit * coins
+        ledger.passed[coin] -= units * unit * coins
         ledger.flow[-2] -= units * unit
         ledger.pool[coin] += extra * coins
         ledger.flow[bank] += extra

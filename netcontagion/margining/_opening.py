@@ -227,6 +227,7 @@ def empty_ledger(net: ExposureNetwork, n_bearers: int) -> Ledger:
         flow=np.zeros(n_bearers),
         cash=np.zeros(n_bearers),
         bought=np.zeros(n_markets + n_assets),
+        passed=np.zeros(n_markets + n_assets),
         fees=np.zeros(n_markets),
         pool=np.zeros(n_markets),
         hole=np.zeros(n_markets),

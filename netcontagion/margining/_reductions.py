@@ -335,6 +335,7 @@ def _saved(trader: Row, board: Any) -> Any:
         ledger.flow[first_bank:].copy(),
         ledger.cash[first_bank:].copy(),
         ledger.bought.copy(),
+        ledger.passed.copy(),
         ledger.pool.copy(),
     )
 
@@ -343,7 +344,7 @@ def _saved(trader: Row, board: Any) -> Any:
 def _restore(trader: Row, saved: Any, board: Any) -> None:
     """Put everything back as it was saved."""
     ledger, first_bank, low = board.ledger, len(board.traders), board.accounts[trader.first]
-    accounts, entries, positions, wallets, books, own_losses, losses, own, flow, cash, bought, pool = saved
+    accounts, entries, positions, wallets, books, own_losses, losses, own, flow, cash, bought, passed, pool = saved
     for i in range(len(accounts)):  # a slice assigned as a whole takes two seconds to compile
         board.accounts[trader.first + i] = accounts[i]
     for i in range(len(entries)):
@@ -362,6 +363,6 @@ def _restore(trader: Row, saved: Any, board: Any) -> None:
     for i in range(len(flow)):
         ledger.flow[first_bank + i], ledger.cash[first_bank + i] = flow[i], cash[i]
     for m in range(len(bought)):
-        ledger.bought[m] = bought[m]
+        ledger.bought[m], ledger.passed[m] = bought[m], passed[m]
     for m in range(len(pool)):
         ledger.pool[m] = pool[m]

@@ -243,7 +243,10 @@ class CascadeResult:
 
     @functools.cached_property
     def assets(self) -> pd.DataFrame:
-        """Assets: price before, after the shock and at the end, impact on top of the shock, net units sold."""
+        """Assets: price before, after the shock and at the end, impact on top of the shock, net units sold on books.
+
+        Contracts that are closed against winners, or end at the mark, are sold on none.
+        """
         import pandas as pd
 
         state = self._state
@@ -256,7 +259,7 @@ class CascadeResult:
                 "price_after_shock": state.asset_base,
                 "price": final,
                 "impact": factor - 1,
-                "sold": np.bincount(asset, state.ledger.bought, len(final)),
+                "sold": np.bincount(asset, state.ledger.bought - state.ledger.passed, len(final)),
             },
             index=self.network.labels("assets"),
         )
@@ -270,7 +273,7 @@ class CascadeResult:
         table["mark_after_shock"] = state.opening_marks()
         table["mark"] = state.marks()
         table["price"] = state.book_prices()
-        table["sold"] = state.ledger.bought[: len(table)]
+        table["sold"] = (state.ledger.bought - state.ledger.passed)[: len(table)]
         return table
 
     @functools.cached_property

@@ -309,7 +309,8 @@ class Lots(Table, Protocol):
 class Ledger(NamedTuple):
     """Double entry: units and cash of those who trade, and what every bearer lost by channel.
 
-    ``bought`` holds the units that the market bought, by market and then by asset; ``fees`` the units an exchange
+    ``bought`` holds the units that came to the market, by market and then by asset, ``passed`` those of them that did
+    not come over a book: contracts closed at the mark, coins that inverse ones are settled in; ``fees`` those an exchange
     earned, ``pool`` those that gains and losses on contracts were settled with (against cash of the exchange), ``hole``
     those its waterfall has still to find, ``short`` those it owes after all layers, by market; ``inventory`` the
     collateral it took over and has not sold, ``owed`` the debt it must still raise by that. ``minted`` is the money
@@ -322,6 +323,7 @@ class Ledger(NamedTuple):
     flow: Floats
     cash: Floats
     bought: Floats
+    passed: Floats
     fees: Floats
     pool: Floats
     hole: Floats
