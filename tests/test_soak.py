@@ -88,8 +88,8 @@ def test_laws_hold_for_any_seed(seed):
 
 
 # A worthless coin that contracts are settled in, books that ran dry before a debt was repaid, or whose price is 0;
-# contracts that neither a book nor a winner takes.
-RARE = (1041, 1450, 1503, 1593, 2275, 3630)
+# contracts that neither a book nor a winner takes; suppliers of an asset that is worth nothing.
+RARE = (1041, 1450, 1503, 1593, 2275, 3630, 5131, 5493)
 
 
 @pytest.mark.parametrize("seed", RARE)

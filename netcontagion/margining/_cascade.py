@@ -665,7 +665,7 @@ class Play:
                 else:
                     acted += self._note_closed(ways[kind](some, healths, marks))
         if self.unfilled:
-            self._note_closed(self._deleverage(np.concatenate(self.unfilled), marks))
+            acted += self._note_closed(self._deleverage(np.concatenate(self.unfilled), marks))
         return acted
 
     def filling(self, rehearse: Callable[[Board], object]) -> AbstractContextManager[None]:

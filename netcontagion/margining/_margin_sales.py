@@ -215,6 +215,7 @@ def close_contract(
         trade(market.shocked, units, book, board.levels)
         received, money = -cost * marks[coin], abs(cost) * marks[coin]
         ledger.bought[coin] += cost
+        ledger.passed[coin] += cost
         ledger.flow[trader] -= cost * marks[coin]
         ledger.flow[market_node] += cost * marks[coin]
         credit(board.entries[coin_entry(account, coin, board)], units * market.face / position.entry - cost)
@@ -607,11 +608,15 @@ def repay_from(
 
 @kernel
 def largest(account: Row, board: Board, marks: NDArray[np.float64]) -> tuple[int, int]:
-    """Entries of the largest debt, and of the deposit to repay it from: its own asset first, then the largest."""
+    """Entries of the largest debt, and of the deposit to repay it from: its own asset first, then the largest.
+
+    Debts that nobody sells wait, and so do deposits that nobody pays for.
+    """
     d, c, most, best = -1, -1, 0.0, 0.0
     for e in range(account.first, account.last):
-        owed = board.entries[e].borrowed * marks[board.entries[e].market]
-        if owed > most:
+        entry = board.entries[e]
+        owed, value = entry.borrowed * marks[entry.market], entry.deposited * marks[entry.market]
+        if owed > most and (value > GONE * owed or is_taken(-entry.borrowed, entry.market, board)):
             d, most = e, owed
     for e in range(account.first, account.last):
         entry = board.entries[e]
@@ -620,8 +625,10 @@ def largest(account: Row, board: Board, marks: NDArray[np.float64]) -> tuple[int
             continue
         if e == d:
             return d, d
-        if value > best and board.markets[entry.market].sellable:
-            c, best = e, value
+        market = board.markets[entry.market]
+        if value > best and market.sellable:
+            if next_price(market.shocked, 0.0, True, board.books[market.book], board.levels) > 0.0:
+                c, best = e, value
     return d, c
 
 

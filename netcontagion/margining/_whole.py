@@ -80,7 +80,7 @@ def _in_transit(live: Live) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.floa
 
 def _cut_cold(whole: Whole, overlay: Overlay) -> None:
     """Take from accounts without a seat what suppliers lost."""
-    if not overlay.cut.any():
+    if (overlay.share == 1.0).all():
         return
     entries, ledger = whole.entries, whole.ledger
     cold = np.ones(len(whole.accounts), dtype=bool)
