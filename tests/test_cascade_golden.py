@@ -503,6 +503,9 @@ def test_withdrawal_takes_from_the_healthiest_account_down_to_1_25():
     assert found.accounts.loc["b", "health"] == pytest.approx(1.25)
     assert 1.25 < found.accounts.loc["c", "health"] < 1.3333
     assert set(found.events["type"]) == {"shock", "call", "withdrawal"}
+    withdrawn = found.events[found.events["type"] == "withdrawal"]
+    assert withdrawn["account"].tolist() == ["b", "c"]
+    assert found.events.loc[withdrawn["parent"], "account"].tolist() == ["a", "a"]
     assert found.traders.loc["t", "loss"] == pytest.approx(0.0, abs=1e-12)
 
 

@@ -174,6 +174,7 @@ def test_a_delayed_withdrawal_is_in_transit_and_comes_too_late():
     found = run(two_exchanges(withdraw_delay=[0, 2]))
     events = found.events.set_index("type")
     assert events.loc["request", ["round", "quantity"]].tolist() == [0, pytest.approx(9.375)]
+    assert events.loc[["request", "withdrawal"], ["account", "exchange"]].to_numpy().tolist() == [["b", "B"]] * 2
     assert events.loc["withdrawal", ["round", "quantity"]].tolist() == [2, pytest.approx(9.375)]
     assert found.accounts.loc["a", "liquidated"]
     stopped = nc.cascade(

@@ -155,12 +155,13 @@ class Events:
 
     def add_moves(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
         """Record what moved into called accounts, from wallets and from own accounts."""
-        for kind, rows in (("top_up", log[:, 2] < 0), ("withdrawal", log[:, 2] >= 0)):
-            self._add(kind, int(rows.sum()), _moves, log[rows], marks)
+        own = log[:, 2] >= 0
+        self._add("top_up", int((~own).sum()), _top_ups, log[~own], marks)
+        self._add("withdrawal", int(own.sum()), _withdrawals, log[own], marks)
 
     def add_requests(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
         """Record withdrawals that are on their way."""
-        self._add("request", len(log), _requests, log, marks)
+        self._add("request", len(log), _withdrawals, log, marks)
 
     def add_run(self, log: NDArray[np.float64], marks: NDArray[np.float64]) -> None:
         """Record what frightened traders withdraw; the cause is the last deficit of the exchange, or the shock."""
@@ -478,18 +479,20 @@ def _stroke_losses(stroke: Stroke, events: Events) -> dict[str, Any]:
     return place | {"debit": _bank(events, place), "credit": owner[place["account"]]}
 
 
-def _moves(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events) -> dict[str, Any]:
+def _top_ups(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events) -> dict[str, Any]:
     seat, entry = _ends_of(log)
     units, trader = log[:, 3] + log[:, 4], _trader(events, seat)
     found = _place(events, seat, entry) | {"quantity": units, "cash": units * marks[events.state.entries.market[entry]]}
     return found | {"debit": trader, "credit": trader, "parent": events.call_of[seat]}
 
 
-def _requests(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events) -> dict[str, Any]:
-    seat, entry = _ends_of(log, 2)
+def _withdrawals(log: NDArray[np.float64], marks: NDArray[np.float64], events: Events) -> dict[str, Any]:
+    """Name the account that units leave; the cause is the call of the one they go to."""
+    called, entry = _ends_of(log, 2)
+    seat = events.state.entries.account[entry]
     units, trader = log[:, 3] + log[:, 4], _trader(events, seat)
     found = _place(events, seat, entry) | {"quantity": units, "cash": units * marks[events.state.entries.market[entry]]}
-    return found | {"debit": trader, "credit": trader, "parent": events.call_of[seat]}
+    return found | {"debit": trader, "credit": trader, "parent": events.call_of[called]}
 
 
 def _stops(log: NDArray[np.float64], kind: str, parent: NDArray[np.int64], events: Events) -> dict[str, Any]:

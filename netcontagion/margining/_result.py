@@ -139,7 +139,11 @@ class CascadeResult:
 
     @functools.cached_property
     def events(self) -> pd.DataFrame:
-        """Every event with its ``parent``; event 0 is the shock. ``quantity`` of a call is the health."""
+        """Every event with its ``parent``; event 0 is the shock. ``quantity`` of a call is the health.
+
+        A ``withdrawal``, and the ``request`` for it, name the account that units leave, at its marks; their ``parent``
+        is the call of the account they go to. A ``top_up`` names the account that is topped up.
+        """
         return self._play.events.table(self.network, self._bearers)
 
     @functools.cached_property
