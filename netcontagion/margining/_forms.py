@@ -30,6 +30,7 @@ __all__ = [
     "Forms",
     "PriceCurve",
     "cash_for",
+    "coin_fill",
     "fillable",
     "levels_of",
     "marginal_price",
@@ -188,6 +189,16 @@ def smooth_fill(form: int, sold: float, depth: float, units: float) -> float:
         return float(units)
     lowest = -STEEPEST if form == EXPONENTIAL else DRY - 1.0 if form == CONSTANT_PRODUCT else -FARTHEST
     return float(max(units, min(lowest * depth - sold, 0.0)))
+
+
+@kernel
+def coin_fill(form: int, sold: float, depth: float, units: float) -> float:
+    """Part of a sale that is filled of what pays 1 / price: no form is sold so far that this is no number."""
+    if units <= 0.0 or form == LADDER or np.isinf(depth):
+        return float(units)
+    highest = STEEPEST if form == EXPONENTIAL else FARTHEST if form == CONSTANT_PRODUCT else 1.0 - DRY
+    highest = highest * highest if form == SQUARE_ROOT else highest
+    return float(min(units, max(highest * depth - sold, 0.0)))
 
 
 @kernel

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion._compile import kernel
-from netcontagion.margining._forms import LADDER
+from netcontagion.margining._forms import LADDER, coin_fill
 from netcontagion.margining._posting import GONE
 from netcontagion.margining._settling import (
     coin_entry,
@@ -193,7 +193,16 @@ def _close_positions(
 @kernel
 def is_taken(units: float, m: int, board: Board) -> bool:
     """Whether the book of a market takes more than a trace of an order."""
-    return bool(abs(taken(units, board.books[board.markets[m].book], board.levels)) > LITTLE * abs(units))
+    return bool(abs(_filled(units, m, board)) > LITTLE * abs(units))
+
+
+@kernel
+def _filled(units: float, m: int, board: Board) -> float:
+    """Part of an order in a market that its book takes."""
+    market = board.markets[m]
+    book = board.books[market.book]
+    units = taken(units, book, board.levels)
+    return coin_fill(book.form, book.sold, book.depth, units) if market.kind == INVERSE else units
 
 
 @kernel
@@ -208,7 +217,7 @@ def close_contract(
     ledger, m, trader = board.ledger, position.market, account.trader
     market, market_node = board.markets[m], len(ledger.flow) - 2
     coin, book = market.settle, board.books[market.book]
-    units = taken(units, book, board.levels)
+    units = _filled(units, m, board)
     value = units * unit_value(m, board, marks)
     if market.kind == INVERSE:
         cost = coins_for(market, units, book, board.levels)
@@ -323,6 +332,7 @@ def _within(units: float, worst: float, m: int, board: Board, marks: NDArray[np.
         limit = 0.0
     side = 1.0 if units > 0.0 else -1.0
     most = asked(units, book, board.levels)
+    most = coin_fill(book.form, book.sold, book.depth, most) if market.kind == INVERSE else most
     everybody = most * crowding(units, book)
     low, high, middle = 0.0, 1.0, 1.0
     for step in range(STEPS):  # all of it, then nothing, then halves
@@ -358,7 +368,7 @@ def spend(
         k, p, units, worst = int(orders[place, 0]), int(orders[place, 1]), orders[place, 2], orders[place, 3]
         m = board.positions[p].market
         order = units
-        units = taken(order, board.books[board.markets[m].book], board.levels)
+        units = _filled(order, m, board)
         low, high = 0.0, 1.0
         if _lacking(units, worst, m, board, marks) > money - used:
             for _ in range(STEPS):
