@@ -51,7 +51,7 @@ def keeps_the_laws(seed: int) -> None:
     cash = run._state.ledger.cash[: len(run.traders)]  # what trades brought: nobody buys with money that is not there
     assert (cash >= -1e-9 * np.maximum(run.traders["loss"].abs(), 1.0)).all(), (seed, "money from nowhere")
     layers = run.events[run.events["type"].isin(LAYERS - {"auto_deleveraging"})]
-    most = layers.groupby(["round", "exchange", "asset"], observed=True)["quantity"].transform("max")
+    most = layers.groupby(["parent", "exchange", "asset"], observed=True)["quantity"].transform("max")
     assert (layers["quantity"] > 1e-13 * most).all(), (seed, "a layer fills a gap that is rounding")
     named = len(run.accounts) - net.derived("accounts")
     owed = net.exchanges["recourse"].to_numpy() | np.array(
