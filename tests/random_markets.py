@@ -208,7 +208,7 @@ class Draw:
             "ETH": low if low == -1.0 else float(self.rng.uniform(low, 0.5)),
             "BTC": float(self.rng.uniform(-0.5, 0.5)),
         }
-        if low == -1.0 and "positions" in self.rows:
+        if low == -1.0:
             moves["ETH-INV"] = -0.9  # an inverse contract cannot be worthless
         shock = nc.Shock.price(moves, family=True)
         if self.chance(0.2):

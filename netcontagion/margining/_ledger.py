@@ -155,8 +155,7 @@ def _gross_units(state: Whole) -> NDArray[np.float64]:
     owed = np.abs(state.ledger.pool) + np.abs(state.ledger.short)
     gross = gross + group_sum(state.markets.asset, owed, size)
     gross = gross + group_sum(fund["insurance_asset"][kept], fund["insurance_fund"][kept], size)
-    traded = np.concatenate([state.markets.asset, np.arange(size)])
-    gross = gross + group_sum(traded, np.abs(state.ledger.bought), size)
+    gross = gross + group_sum(traded, np.abs(state.ledger.passed), size)
     return np.asarray(gross)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.margining._state import DEFICIT, EXECUTION
-from netcontagion.margining._valuation import LENDING, PORTFOLIO
+from netcontagion.margining._valuation import INVERSE, LENDING, PORTFOLIO
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,9 +60,12 @@ def value_positions(state: Live, seats: NDArray[np.int64], marks: NDArray[np.flo
         accounts.required[seats[stressed]] = loss[stressed]
 
 
-def _has_positions(state: Live, which: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _has_positions(state: Live, which: NDArray[np.int64], marks: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which accounts hold contracts; inverse ones in a worthless coin are worth and owe nothing."""
     rows, place = spans(state.accounts.first_position[which], state.accounts.last_position[which])
-    return np.bincount(place, state.positions.quantity[rows] != 0, len(which)) > 0
+    held, markets = state.positions[rows], state.markets
+    nothing = (markets.kind[held.market] == INVERSE) & (marks[markets.settle[held.market]] <= 0.0)
+    return np.bincount(place, (held.quantity != 0) & ~nothing, len(which)) > 0
 
 
 def write_off(
@@ -79,7 +82,7 @@ def write_off(
     backing = entries.deposited[rows] * marks[market] * counts
     owed = group_sum(place, entries.borrowed[rows] * marks[market], len(which))
     scale = np.where(by_equity, owed, accounts.opening_debt[which])
-    bare = ~(group_sum(place, backing, len(which)) > GONE * scale) & ~_has_positions(state, which)
+    bare = ~(group_sum(place, backing, len(which)) > GONE * scale) & ~_has_positions(state, which, marks)
     bare &= accounts.waiting[which] <= 0.0
     lost = bare[place] & (entries.borrowed[rows] > 0.0)
     entry, account = rows[lost], which[place[lost]]
