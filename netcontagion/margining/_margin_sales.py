@@ -138,7 +138,7 @@ def _settle(
     At the bankruptcy price an account keeps no more than ``keep``, nothing once its contracts are gone.
     """
     account = board.accounts[k]
-    rule, flat = board.rules[account.exchange], is_flat(account, board)
+    rule, flat = board.rules[account.exchange], is_flat(account, board, marks)
     if flat and not reduces:
         logged, log = _repay(k, board, marks, logged, log)
     left, due = equity_of(account, board, marks), rule.fee * closed

@@ -72,11 +72,13 @@ def notional_of(account: Row, board: Board, marks: NDArray[np.float64]) -> float
 
 
 @kernel
-def is_flat(account: Row, board: Board) -> bool:
-    """Whether an account holds no contract any more."""
+def is_flat(account: Row, board: Board, marks: NDArray[np.float64]) -> bool:
+    """Whether an account holds no contract any more; inverse ones in a worthless coin are worth and owe nothing."""
     held = 0
     for p in range(account.first_position, account.last_position):
-        held += board.positions[p].quantity != 0.0
+        market = board.markets[board.positions[p].market]
+        nothing = market.kind == INVERSE and marks[market.settle] <= 0.0
+        held += board.positions[p].quantity != 0.0 and not nothing
     return held == 0
 
 
