@@ -301,7 +301,8 @@ class MarginTwin(Twin):
             }
             health = {k: self.health(k, marks) for k in self.accounts if not k.startswith("others@")}
             forced = {k for k in health if self.accounts[k]["forced"] and health[k] < math.inf}
-            called = sorted((k for k in health if health[k] < 1 - 1e-12 or k in forced), key=lambda k: (float(f"{health[k]:.11e}"), k))
+            called = [k for k in health if health[k] < 1 - 1e-12 or k in forced]
+            called.sort(key=lambda k: (float(f"{health[k]:.11e}"), k))
             helped = [k for k in called if self.respond(k, set(called), marks)]
             left = [k for k in called if k not in helped]
             acted, holes = bool(helped), {}

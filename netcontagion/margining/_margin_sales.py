@@ -436,9 +436,10 @@ def settle_up(pending: NDArray[np.float64], board: Board, marks: NDArray[np.floa
     """Settle accounts (account, equity to keep, notional closed) whose contracts are gone; return a log."""
     log = np.empty((max(4 * len(pending), 64), 5))
     logged: Any = np.int64(0)
+    reduces: Any = np.bool_(False)
     for place in range(len(pending)):
         k = int(pending[place, 0])
-        logged, log = _settle(k, False, pending[place, 1], pending[place, 2], board, marks, logged, log)
+        logged, log = _settle(k, reduces, pending[place, 1], pending[place, 2], board, marks, logged, log)
     return log[:logged]
 
 
@@ -635,11 +636,16 @@ def largest(account: Row, board: Board, marks: NDArray[np.float64]) -> tuple[int
             continue
         if e == d:
             return d, d
-        market = board.markets[entry.market]
-        if value > best and market.sellable:
-            if next_price(market.shocked, 0.0, True, board.books[market.book], board.levels) > 0.0:
-                c, best = e, value
+        if value > best and board.markets[entry.market].sellable and _pays(entry.market, board):
+            c, best = e, value
     return d, c
+
+
+@kernel
+def _pays(m: int, board: Board) -> bool:
+    """Whether the book of a market pays anything for one more unit."""
+    market = board.markets[m]
+    return bool(next_price(market.shocked, 0.0, True, board.books[market.book], board.levels) > 0.0)
 
 
 @kernel
