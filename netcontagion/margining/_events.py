@@ -505,7 +505,7 @@ def _stops(log: NDArray[np.float64], kind: str, parent: NDArray[np.int64], event
 def _run(
     log: NDArray[np.float64], marks: NDArray[np.float64], parent: NDArray[np.int64], events: Events
 ) -> dict[str, Any]:
-    return _requests(log, marks, events) | {"parent": parent}
+    return _withdrawals(log, marks, events) | {"parent": parent}
 
 
 def _liquidations(log: NDArray[np.float64], events: Events) -> dict[str, Any]:

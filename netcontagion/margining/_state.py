@@ -310,10 +310,10 @@ class Ledger(NamedTuple):
     """Double entry: units and cash of those who trade, and what every bearer lost by channel.
 
     ``bought`` holds the units that came to the market, by market and then by asset, ``passed`` those of them that did
-    not come over a book: contracts closed at the mark, coins that inverse ones are settled in; ``fees`` those that
-    an exchange earned, ``pool`` those that gains and losses on contracts were settled with (against cash of the exchange), ``hole``
-    those its waterfall has still to find, ``short`` those it owes after all layers, by market; ``inventory`` the
-    collateral it took over and has not sold, ``owed`` the debt it must still raise by that. ``minted`` is the money
+    not come over a book: contracts closed at the mark, coins that inverse ones are settled in; ``fees`` those that an
+    exchange earned, ``pool`` those that gains and losses on contracts were settled with (against cash of the exchange),
+    ``hole`` those its waterfall has still to find, ``short`` those it owes after all layers, by market; ``inventory``
+    the collateral it took over and has not sold, ``owed`` the debt it must still raise by that. ``minted`` is the money
     paid in for new shares of each exchange: a loss of the old ones, a gain of nobody.
     ``flow`` is the value of units that came in, at the marks of the round: losses by impact follow from it (summation
     by parts).

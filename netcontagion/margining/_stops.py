@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netcontagion.margining._forms import coin_fill
 from netcontagion.margining._margin_sales import CLOSING, OPENING, close_at, coins_for
 from netcontagion.margining._posting import spans
 from netcontagion.margining._state import EXECUTION
@@ -74,6 +75,8 @@ class Stops:
         market, wanted = state.markets[m], float(units[which].sum())
         book, coin = state.books[int(market.book)], int(market.settle)
         total = float(taken(wanted, book, state.levels))
+        if market.kind == INVERSE:
+            total = float(coin_fill(int(book.form), float(book.sold), float(book.depth), total))
         if abs(total) <= LITTLE * abs(wanted):
             return np.zeros((0, 5))
         cost = coins_for(market, total, book, state.levels) if market.kind == INVERSE else 0.0
@@ -85,6 +88,7 @@ class Stops:
         ledger.loss[EXECUTION, -2] -= value - received
         if market.kind == INVERSE:
             ledger.bought[coin] += cost
+            ledger.passed[coin] += cost
             ledger.flow[-2] -= received
         else:
             ledger.cash[-2] -= received
