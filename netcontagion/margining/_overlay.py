@@ -17,7 +17,7 @@ from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._policies import by_policy
 from netcontagion.margining._posting import spans
-from netcontagion.margining._state import MUTUALISATION, longer, records
+from netcontagion.margining._state import MUTUALISATION, longer, records, vaults_of
 from netcontagion.margining._valuation import LENDING
 
 if TYPE_CHECKING:
@@ -166,11 +166,6 @@ class Overlay:
         self.used = dict.fromkeys(_LAYOUTS, 0)
         self.share, self.cut = np.ones(n_markets), np.zeros(n_markets)
         self.cold, self.holders = self.index.supply.copy(), self.index.suppliers.copy()
-        backstops = self.net.columns("exchanges")["backstop"].tolist()
-        named = {label for label in backstops if label is not None}
-        codes = enumerate(self.net.labels("accounts")) if named else ()
-        places = {label: code for code, label in codes if label in named}
-        self.vault = np.array([places.get(label, -1) for label in backstops], dtype=np.int64)
         self.sorted = [(np.zeros(0, dtype=np.int64), np.zeros(n_markets + 1, dtype=np.int64))]
         self.sorted_to = 0
         self.strokes: list[Stroke] = []
@@ -188,6 +183,11 @@ class Overlay:
     def has_failed(self, traders: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of these traders have their accounts closed by force, and answer no more."""
         return np.asarray(self.defaulted[traders] | self.insolvent[traders])
+
+    @property
+    def vault(self) -> NDArray[np.int64]:
+        """Backstop account of every exchange."""
+        return vaults_of(self.net)
 
     @property
     def accounts(self) -> NDArray[np.int64]:
