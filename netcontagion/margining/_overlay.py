@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from netcontagion._arrays import group_sum
+from netcontagion._arrays import distinct, group_sum
 from netcontagion._compile import kernel
 from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
@@ -440,7 +440,7 @@ class Overlay:
         elsewhere = (several[trader])[balances.place] & held
         holder = np.concatenate([purse[0], trader[balances.place[elsewhere]]])
         asset = np.concatenate([purse[1]["asset"], book.market_asset[balances.market[elsewhere]]])
-        has = np.unique(holder.astype(np.int64) * n_assets + asset)
+        has = distinct(holder.astype(np.int64) * n_assets + asset)
         start = np.searchsorted(has, np.arange(len(answers) + 1) * n_assets)
         found, row = spans(start[trader[wanted]], start[trader[wanted] + 1])
         place, what = wanted[row], has[found] % n_assets
@@ -459,6 +459,8 @@ class Overlay:
         vault, listed = self._listed_at_vaults(accounts)
         kind = self.net.columns("assets")["kind"][book.market_asset[listed]]
         wanted = (kind == "linear") | (kind == "inverse")
+        if not wanted.any():
+            return found
         n_markets = len(self.shocked)
         known = found.place * n_markets + found.market
         fresh = np.setdiff1d(vault[wanted] * n_markets + listed[wanted], known)
@@ -507,8 +509,9 @@ class Overlay:
     ) -> Balances:
         """Return the balances with empty ones in the wanted of these markets, where there is none yet."""
         n_markets = len(self.shocked)
-        known = balances.place.astype(np.int64) * n_markets + balances.market
-        fresh = np.setdiff1d((place.astype(np.int64) * n_markets + market)[wanted], known)
+        known = np.append(balances.place.astype(np.int64) * n_markets + balances.market, np.iinfo(np.int64).max)
+        fresh = distinct((place.astype(np.int64) * n_markets + market)[wanted])
+        fresh = fresh[known[np.searchsorted(known, fresh)] != fresh]
         place, market = np.divmod(fresh, n_markets)
         none = np.zeros(len(place))
         added = Balances(place, market, none, none, self._weight(accounts[place], market))
