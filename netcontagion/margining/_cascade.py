@@ -388,6 +388,7 @@ class Play:
         seats = len(self.state.accounts)
         self.events.call_of = longer(self.events.call_of, seats)[:seats].copy()
         del self.draws, self.scan, self.watch, self.strokes, self.margin, self.reach, self.stops
+        del self.desk, self.between.play  # they hold the play: what holds itself stays until somebody collects it
 
     def may_return(self, called: int) -> bool:
         """Whether fading impact can still make somebody act.
