@@ -29,7 +29,7 @@ def group_sum(codes: NDArray[np.integer[Any]], values: NDArray[np.float64], size
 def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sort values and drop what comes again: as ``np.unique``, but fast where they are in order already."""
     found = np.sort(values, kind="stable")
-    return found[np.diff(found, prepend=found[:1] - 1) != 0]
+    return np.asarray(found[np.diff(found, prepend=found[:1] - 1) != 0])
 
 
 def plain(value: Any) -> Any:

@@ -192,9 +192,9 @@ class MarginScan:
         for exchange in range(len(edges) - 1):
             first, last = self.reached[exchange], edges[exchange + 1]
             self.reached[exchange] += np.searchsorted(self.room[first:last], growth[0, exchange] * NEAR, side="right")
-        rank, exchange = spans(edges[:-1], self.reached)
-        reached = growth[self.row[rank], exchange] * NEAR >= self.room[rank]
-        return rank[reached & self.waiting[self.ranking.place[rank]]]
+        rank, venue = spans(edges[:-1], self.reached)
+        used_up = growth[self.row[rank], venue] * NEAR >= self.room[rank]
+        return np.asarray(rank[used_up & self.waiting[self.ranking.place[rank]]])
 
     def _forget(self, growth: Floats) -> None:
         """Bound all accounts at the prices of the last valuation, which becomes valuation 0."""
