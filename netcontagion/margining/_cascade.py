@@ -276,7 +276,7 @@ class Play:
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
-        self.passes = Passes.of(state)
+        self.passes = Passes()
         self.arrived = 0  # withdrawals that came into wallets in this round
         self.open_traders(state.overlay.defaulted)
         self.open_investors()
