@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["in_threads", "kernel"]
 
@@ -68,14 +69,45 @@ def in_threads(work: Callable[..., R], pieces: Iterable[tuple[Any, ...]]) -> lis
     Kernels release the interpreter's lock. What a piece does must not depend on who does it, so that results are the
     same for every number of processors.
     """
+    todo = list(pieces)
+    helpers = min(len(todo), _processors()) - 1
+    if helpers < 1:
+        return [work(*piece) for piece in todo]
+    turns, lock = iter(enumerate(todo)), threading.Lock()
+    done: dict[int, R] = {}
+
+    def take_turns() -> None:
+        while True:
+            with lock:
+                turn = next(turns, None)
+            if turn is None:
+                return
+            done[turn[0]] = work(*turn[1])
+
+    others = [_helpers().submit(take_turns) for _ in range(helpers)]
+    try:
+        take_turns()
+    finally:
+        for other in others:
+            if not other.cancel():  # one that has not begun has nothing left to do
+                other.result()
+    return [done[place] for place in range(len(todo))]
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads beside the calling one, kept: to start them takes longer than most of what they do."""
     from concurrent.futures import ThreadPoolExecutor
 
-    todo = list(pieces)
-    workers = min(len(todo), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    if workers < 2:
-        return [work(*piece) for piece in todo]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda piece: work(*piece), todo))
+    return ThreadPoolExecutor(_processors() - 1, thread_name_prefix="netcontagion")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # a fork has no threads but its own
 
 
 def _cache_folder() -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pandas as pd
 import pytest
+from random_markets import random_market
 from test_cascade_twin import random_forms, random_shock, random_tables
 
 import netcontagion as nc
@@ -275,3 +278,19 @@ def test_a_small_supplier_beside_a_whale_bears_its_loss(big):
     run = nc.cascade(net, nc.Shock.price({"ETH": -0.1, "SOL": -0.9}))
     assert run.exchanges["socialised"]["X"] == pytest.approx(0.611)
     assert run.accounts["equity"]["s"] == pytest.approx(1.23456789 * 0.9 - 0.611, rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [generated, lambda seed: random_market(seed)[0]])
+def test_a_result_is_freed_with_its_last_name(make):
+    """Nothing of a run holds itself: many runs take no more memory than those that are kept."""
+    nets = [make(seed) for seed in range(4)]
+    gc.disable()
+    try:
+        for net in nets:
+            run = nc.cascade(net, nc.Shock.price({"ETH": -0.4}, family=True), strict=False)
+            run.check()
+            alive = [weakref.ref(part) for part in (run._play, run._play.state, run._play.events, run._state)]
+            del run
+            assert [part() for part in alive] == [None] * 4
+    finally:
+        gc.enable()

@@ -81,3 +81,41 @@ def test_a_kernel_whose_sources_cannot_be_read_is_compiled_anew(monkeypatch):
     monkeypatch.setattr(_compile, "_source", unknown)
     monkeypatch.setattr(_compile, "_reached", lambda one: [one, SimpleNamespace(__module__="elsewhere")])
     assert _compile.kernel(outer)(1.0) == pytest.approx(2.0)
+
+
+def test_pieces_come_back_in_order_and_the_caller_takes_part(monkeypatch):
+    monkeypatch.setattr(_compile, "_processors", lambda: 3)
+    assert _compile.in_threads(lambda a, b: a - b, [(n, 1) for n in range(200)]) == list(range(-1, 199))
+    inner = _compile.in_threads(
+        lambda n: sum(_compile.in_threads(lambda m: n * m, [(1,), (2,)])), [(k,) for k in range(9)]
+    )
+    assert inner == [3 * k for k in range(9)], "threads that wait for one another would never end"
+
+
+def test_what_a_piece_raises_reaches_the_caller(monkeypatch):
+    monkeypatch.setattr(_compile, "_processors", lambda: 3)
+
+    def work(n):
+        if n == 7:
+            raise IndexError("seven")
+        return n
+
+    with pytest.raises(IndexError, match="seven"):
+        _compile.in_threads(work, [(n,) for n in range(20)])
+    assert _compile.in_threads(work, [(n,) for n in range(3)]) == [0, 1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_starts_threads_of_its_own():
+    code = """
+        import os, threading
+        from netcontagion import _compile
+        _compile._processors = lambda: 2
+        pieces = [(n,) for n in range(4)]
+        before = _compile.in_threads(abs, pieces)
+        child = os.fork()
+        if not child:
+            os._exit(0 if _compile.in_threads(abs, pieces) == before and threading.active_count() == 2 else 1)
+        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=60)

@@ -19,6 +19,7 @@ from netcontagion.margining._equilibrium import equilibria
 from netcontagion.margining._events import Events
 from netcontagion.margining._failing import Passes
 from netcontagion.margining._investors import Investors
+from netcontagion.margining._kept import kept
 from netcontagion.margining._layers_money import fund_surplus
 from netcontagion.margining._margin_scan import MarginScan
 from netcontagion.margining._opening import open_state, settlement
@@ -174,13 +175,17 @@ def _settled(result: CascadeResult) -> CascadeResult:
 
 def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, max_rounds: int) -> None:
     check_call(net, shock, path=True)
-    check_supported(net)
+    kept(net, "_fit_for_cascades", _check_network)
     if mode not in _MODES:
         raise UnknownLabelError(mode, _MODES, "mode")
     if priority not in PRIORITIES:
         raise UnknownLabelError(priority, PRIORITIES, "priority")
     if max_rounds < 1:
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
+
+
+def _check_network(net: ExposureNetwork) -> None:
+    check_supported(net)
     _check_positions(net)
     _check_vaults(net)
 
@@ -188,7 +193,7 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
 def _check_positions(net: ExposureNetwork) -> None:
     """Refuse positions that nobody can close: without margin rules, or an asset that their gains are paid in."""
     book, exchanges, assets = net.book, net.labels("exchanges"), net.labels("assets")
-    for market in np.unique(book.position_market).tolist():
+    for market in np.flatnonzero(np.bincount(book.position_market)).tolist():
         exchange, contract = exchanges[book.market_exchange[market]], assets[book.market_asset[market]]
         name = net.columns("exchanges")["rulebook"][book.market_exchange[market]]
         if rulebook(name).health != "equity":
@@ -257,7 +262,7 @@ class Play:
         state, index = self.state, self.state.overlay.index
         self.events.state = state
         self.scan, self.watch, self.strokes = Scan(index), Watch(index), Strokes(state, self.on)
-        self.margin = MarginScan(state.overlay.margin)
+        self.margin = MarginScan(state.net, state.terms)
         self.never_called = len(state.overlay.margin.test) - state.net.derived("accounts")  # others@: from here on
         book, venue = state.net.book, state.net.columns("accounts")["exchange"]
         self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
@@ -271,7 +276,7 @@ class Play:
         self.between = Between(self)
         self.last_change, self.last_marks = -1, before  # round in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
-        self.passes = Passes.of(state)
+        self.passes = Passes()
         self.arrived = 0  # withdrawals that came into wallets in this round
         self.open_traders(state.overlay.defaulted)
         self.open_investors()
@@ -383,6 +388,7 @@ class Play:
         seats = len(self.state.accounts)
         self.events.call_of = longer(self.events.call_of, seats)[:seats].copy()
         del self.draws, self.scan, self.watch, self.strokes, self.margin, self.reach, self.stops
+        del self.desk, self.between.play  # they hold the play: what holds itself stays until somebody collects it
 
     def may_return(self, called: int) -> bool:
         """Whether fading impact can still make somebody act.

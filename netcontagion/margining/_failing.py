@@ -30,37 +30,15 @@ __all__ = ["Passes"]
 
 @dataclass(eq=False)
 class Passes:
-    """How often somebody was closed out after a clearing, and the last clearing if nobody was closed out after it.
+    """How often somebody was closed out after a clearing, and the last clearing if nobody was closed out after it."""
 
-    ``exposed`` marks the traders who may owe something and came with debts or contracts: only they can be closed out.
-    """
-
-    exposed: NDArray[np.bool_]
     count: int = 0
     last: ClearingResult | None = None
 
-    @classmethod
-    def of(cls, state: Live) -> Passes:
-        """Find out who could default and has something to close."""
-        net, size = state.net, len(state.net.labels("traders"))
-        owes = net.columns("traders")["external_liabilities"] > 0
-        debtor = net.columns("liabilities")["debtor"]
-        owes[debtor[debtor < size]] = True
-        book, account = net.book, net.columns("accounts")
-        recourse = np.array([state.has_recourse(exchange) for exchange in range(state.n_exchanges)], dtype=bool)
-        if recourse.any():
-            owes[account["trader"][recourse[account["exchange"]]]] = True
-        trades = np.zeros(size, dtype=bool)
-        if owes.any():
-            trades[account["trader"][book.balance_account[book.borrowed > 0]]] = True
-            trades[account["trader"][book.position_account]] = True
-            trades[account["trader"][len(account["trader"]) - net.derived("accounts") :]] = False
-        return cls(owes & trades)
-
     def failing(self, state: Live) -> NDArray[np.bool_]:
         """Clear what is owed now; return which traders default by then and have something to close."""
-        fresh = np.zeros(len(self.exposed), dtype=bool)
-        able = np.flatnonzero(self.exposed)
+        fresh = np.zeros(len(state.net.labels("traders")), dtype=bool)
+        able = kept(state.net, "_exposed", lambda _: _exposed(state))
         able = able[~state.overlay.has_failed(able)]
         if not len(able):
             return fresh
@@ -74,6 +52,24 @@ class Passes:
         self.last = None if fresh.any() else result
         self.count += int(fresh.any())
         return fresh
+
+
+def _exposed(state: Live) -> NDArray[np.int64]:
+    """Find the traders who may owe something and came with debts or contracts: only they can be closed out."""
+    net, size = state.net, len(state.net.labels("traders"))
+    owes = net.columns("traders")["external_liabilities"] > 0
+    debtor = net.columns("liabilities")["debtor"]
+    owes[debtor[debtor < size]] = True
+    book, account = net.book, net.columns("accounts")
+    recourse = np.array([state.has_recourse(exchange) for exchange in range(state.n_exchanges)], dtype=bool)
+    if recourse.any():
+        owes[account["trader"][recourse[account["exchange"]]]] = True
+    trades = np.zeros(size, dtype=bool)
+    if owes.any():
+        trades[account["trader"][book.balance_account[book.borrowed > 0]]] = True
+        trades[account["trader"][book.position_account]] = True
+        trades[account["trader"][len(account["trader"]) - net.derived("accounts") :]] = False
+    return freeze(np.flatnonzero(owes & trades))
 
 
 def _insolvent(net: ExposureNetwork) -> NDArray[np.bool_]:

@@ -80,7 +80,7 @@ class Index:
 
     def places_of(self, accounts: NDArray[np.int64]) -> NDArray[np.intp]:
         """Places of those of these accounts that owe something."""
-        return np.flatnonzero(np.isin(self.order, accounts))
+        return np.flatnonzero(np.isin(self.order, accounts)) if len(accounts) else np.zeros(0, dtype=np.intp)
 
 
 def index_of(net: ExposureNetwork) -> Index:

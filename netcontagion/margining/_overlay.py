@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from netcontagion._arrays import group_sum
+from netcontagion._arrays import distinct, group_sum
 from netcontagion._compile import kernel
 from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._policies import by_policy
 from netcontagion.margining._posting import spans
-from netcontagion.margining._state import MUTUALISATION, longer, records
+from netcontagion.margining._state import MUTUALISATION, longer, records, vaults_of
 from netcontagion.margining._valuation import LENDING
 
 if TYPE_CHECKING:
@@ -166,11 +166,6 @@ class Overlay:
         self.used = dict.fromkeys(_LAYOUTS, 0)
         self.share, self.cut = np.ones(n_markets), np.zeros(n_markets)
         self.cold, self.holders = self.index.supply.copy(), self.index.suppliers.copy()
-        backstops = self.net.columns("exchanges")["backstop"].tolist()
-        named = {label for label in backstops if label is not None}
-        codes = enumerate(self.net.labels("accounts")) if named else ()
-        places = {label: code for code, label in codes if label in named}
-        self.vault = np.array([places.get(label, -1) for label in backstops], dtype=np.int64)
         self.sorted = [(np.zeros(0, dtype=np.int64), np.zeros(n_markets + 1, dtype=np.int64))]
         self.sorted_to = 0
         self.strokes: list[Stroke] = []
@@ -188,6 +183,11 @@ class Overlay:
     def has_failed(self, traders: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of these traders have their accounts closed by force, and answer no more."""
         return np.asarray(self.defaulted[traders] | self.insolvent[traders])
+
+    @property
+    def vault(self) -> NDArray[np.int64]:
+        """Backstop account of every exchange."""
+        return vaults_of(self.net)
 
     @property
     def accounts(self) -> NDArray[np.int64]:
@@ -440,7 +440,7 @@ class Overlay:
         elsewhere = (several[trader])[balances.place] & held
         holder = np.concatenate([purse[0], trader[balances.place[elsewhere]]])
         asset = np.concatenate([purse[1]["asset"], book.market_asset[balances.market[elsewhere]]])
-        has = np.unique(holder.astype(np.int64) * n_assets + asset)
+        has = distinct(holder.astype(np.int64) * n_assets + asset)
         start = np.searchsorted(has, np.arange(len(answers) + 1) * n_assets)
         found, row = spans(start[trader[wanted]], start[trader[wanted] + 1])
         place, what = wanted[row], has[found] % n_assets
@@ -459,6 +459,8 @@ class Overlay:
         vault, listed = self._listed_at_vaults(accounts)
         kind = self.net.columns("assets")["kind"][book.market_asset[listed]]
         wanted = (kind == "linear") | (kind == "inverse")
+        if not wanted.any():
+            return found
         n_markets = len(self.shocked)
         known = found.place * n_markets + found.market
         fresh = np.setdiff1d(vault[wanted] * n_markets + listed[wanted], known)
@@ -507,8 +509,9 @@ class Overlay:
     ) -> Balances:
         """Return the balances with empty ones in the wanted of these markets, where there is none yet."""
         n_markets = len(self.shocked)
-        known = balances.place.astype(np.int64) * n_markets + balances.market
-        fresh = np.setdiff1d((place.astype(np.int64) * n_markets + market)[wanted], known)
+        known = np.append(balances.place.astype(np.int64) * n_markets + balances.market, np.iinfo(np.int64).max)
+        fresh = distinct((place.astype(np.int64) * n_markets + market)[wanted])
+        fresh = fresh[known[np.searchsorted(known, fresh)] != fresh]
         place, market = np.divmod(fresh, n_markets)
         none = np.zeros(len(place))
         added = Balances(place, market, none, none, self._weight(accounts[place], market))

@@ -108,7 +108,7 @@ class Scan:
     def __post_init__(self) -> None:
         index = self.index
         self.worst = index.block_worst.copy()
-        self.row = np.zeros(len(self.worst), dtype=np.int16)
+        self.cell = index.block_segment.copy()  # of the table of growths: valuation x segments + segment
         self.opened = np.zeros(len(index.order), dtype=np.uint8)
 
     def exposed(
@@ -117,7 +117,7 @@ class Scan:
         """Places that may be below health 1 now; ``reach`` is the growth since every valuation, now the last one."""
         index = self.index
         with np.errstate(over="ignore"):
-            bound = self.worst * reach[self.row, index.block_segment]
+            bound = self.worst * reach.ravel()[self.cell]
         blocks = np.flatnonzero(bound * NEAR >= 1.0)
         if not len(blocks):
             return blocks
@@ -132,7 +132,7 @@ class Scan:
 
         chunks = [(blocks[low : low + CHUNK],) for low in range(0, len(blocks), CHUNK)]
         places = np.concatenate(in_threads(value, chunks))
-        self.row[blocks] = len(reach) - 1
+        self.cell[blocks] = index.block_segment[blocks] + (reach.size - reach.shape[1])
         self.opened[places] = 1
         return places
 
@@ -149,8 +149,8 @@ class Scan:
     def rebase(self, reach: NDArray[np.float64]) -> None:
         """Bound every block at the prices of the last valuation, which becomes valuation 0."""
         with np.errstate(over="ignore"):
-            self.worst = np.minimum(self.worst * reach[self.row, self.index.block_segment], LARGEST)
-        self.row[:] = 0
+            self.worst = np.minimum(self.worst * reach.ravel()[self.cell], LARGEST)
+        self.cell = self.index.block_segment.copy()
 
 
 @dataclass(eq=False)

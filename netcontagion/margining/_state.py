@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from netcontagion._arrays import group_sum
+from netcontagion._arrays import freeze, group_sum
 from netcontagion.margining._forms import NO_LEVELS, Forms
 from netcontagion.margining._impact import quotes
 from netcontagion.margining._kept import kept
@@ -56,6 +56,7 @@ __all__ = [
     "longer",
     "records",
     "rounded",
+    "vaults_of",
 ]
 
 CHANNELS = ("shock", "impact", "execution", "penalty", "deficit", "mutualisation", "counterparty")
@@ -375,20 +376,14 @@ class Reserves:
     @classmethod
     def of(cls, net: ExposureNetwork) -> Reserves:
         """Lay out the reserves of a network."""
-        import pandas as pd
-
         exchange, size = net.columns("exchanges"), net.book.n_accounts
         recourse = exchange["recourse"].any() or any(
             "recourse" in rulebook(name).layers for name in exchange["rulebook"]
         )
         contributed = kept(net, "_contributions", _contributions)
-        vault = np.full(len(exchange["backstop"]), -1)
-        named = np.flatnonzero([name is not None for name in exchange["backstop"]])
-        if len(named):  # finding a label takes a table of all of them
-            vault[named] = net.labels("accounts").get_indexer(pd.Index(exchange["backstop"][named], dtype=object))
         return cls(
             skin=np.array(exchange["skin"]),
-            backstop=vault,
+            backstop=vaults_of(net),
             default_fund=contributed.copy() if len(contributed) else _zeros(size, written=False),
             assessed=_zeros(size, written=len(contributed) > 0),
             claims=_zeros(size, written=bool(recourse)),
@@ -407,6 +402,22 @@ class Reserves:
         """Forget what belongs to one round."""
         self.surplus[:] = 0.0
         self.defaulters, self.drawn = {}, {}
+
+
+def vaults_of(net: ExposureNetwork) -> NDArray[np.int64]:
+    """Backstop account of every exchange; -1: none."""
+    return kept(net, "_vaults", _vaults)
+
+
+def _vaults(net: ExposureNetwork) -> NDArray[np.int64]:
+    import pandas as pd
+
+    names = net.columns("exchanges")["backstop"]
+    found = np.full(len(names), -1)
+    named = np.flatnonzero([name is not None for name in names])
+    if len(named):  # finding a label takes a table of all of them
+        found[named] = net.labels("accounts").get_indexer(pd.Index(names[named], dtype=object))
+    return freeze(found)
 
 
 def _contributions(net: ExposureNetwork) -> NDArray[np.float64]:

@@ -54,6 +54,14 @@ class Tiers:
             cumulative[row] = cumulative[row - 1] + floor[row] * (rate[row] - rate[row - 1])
         return cls(*(freeze(values) for values in (first, count, floor, rate, cumulative)))
 
+    def steepest(self) -> Tiers:
+        """Return tiers whose rates never fall with the notional: each is the highest up to there."""
+        rate = self.rate.copy()
+        for step in range(1, int(self.count.max(initial=0))):
+            row = self.first[self.count > step] + step
+            rate[row] = np.maximum(rate[row], rate[row - 1])
+        return Tiers.build(self.first, self.count, self.floor, rate)
+
     def margin(self, contract: Integers, notional: Floats) -> Floats:
         """Margin of each notional [num]."""
         row = self._row(contract, lambda rows, which: notional[which] >= self.floor[rows])
