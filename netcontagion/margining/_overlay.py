@@ -17,7 +17,7 @@ from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
 from netcontagion.margining._policies import by_policy
 from netcontagion.margining._posting import spans
-from netcontagion.margining._state import MUTUALISATION, longer, records, vaults_of
+from netcontagion.margining._state import MUTUALISATION, longer, no_zeros, records, vaults_of
 from netcontagion.margining._valuation import LENDING
 
 if TYPE_CHECKING:
@@ -169,6 +169,13 @@ class Overlay:
         self.sorted = [(np.zeros(0, dtype=np.int64), np.zeros(n_markets + 1, dtype=np.int64))]
         self.sorted_to = 0
         self.strokes: list[Stroke] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: no_zeros(value) for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, np.zeros(*value) if isinstance(value, tuple) else value)
 
     @property
     def index(self) -> Index:

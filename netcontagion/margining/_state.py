@@ -54,6 +54,7 @@ __all__ = [
     "bearers",
     "called",
     "longer",
+    "no_zeros",
     "records",
     "rounded",
     "vaults_of",
@@ -392,7 +393,7 @@ class Reserves:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: _no_zeros(value) for name, value in vars(self).items()}
+        return {name: no_zeros(value) for name, value in vars(self).items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -431,7 +432,7 @@ def _zeros(size: int, *, written: bool) -> NDArray[np.float64]:
     return np.zeros(size) if written else np.broadcast_to(0.0, size)
 
 
-def _no_zeros(value: Any) -> Any:
+def no_zeros(value: Any) -> Any:
     """Shape and type of an array of zeros, which need not be kept."""
     return (value.shape, value.dtype) if isinstance(value, np.ndarray) and not value.any() else value
 
