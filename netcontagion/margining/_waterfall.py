@@ -39,7 +39,7 @@ def cover_holes(desk: Desk, marks: NDArray[np.float64]) -> None:
                 used, paid = _LAYERS[name](desk, gap, layers.get(name))
                 if hole[market] <= ROUNDING * first[market]:
                     hole[market] = 0.0
-                if used > ROUNDING * gap.units:
+                if used > ROUNDING * first[market]:
                     asset, value = int(desk.state.markets.asset[market]), used * float(marks[market])
                     desk.play.events.add_layer(name, exchange, asset, used, paid=paid, value=value)
     lots = desk.state.lots
