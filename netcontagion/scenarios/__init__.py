@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from netcontagion.scenarios._designs import defaults, grid, quasi_random
+from netcontagion.scenarios._draws import correlated
+from netcontagion.scenarios._returns import bootstrap, historical
 from netcontagion.scenarios._scenarios import Scenarios, as_scenarios, concat, cross
+from netcontagion.scenarios._toml import read, write
 
-__all__ = ["Scenarios", "as_scenarios", "concat", "cross"]
+__all__ = [
+    "Scenarios",
+    "as_scenarios",
+    "bootstrap",
+    "concat",
+    "correlated",
+    "cross",
+    "defaults",
+    "grid",
+    "historical",
+    "quasi_random",
+    "read",
+    "write",
+]
