@@ -214,15 +214,19 @@ def _listed(entries: Any) -> Scenarios:
         raise SchemaError([Problem(SCENARIO, None, None, "a single table", "an array", "write [[scenario]]")])
     problems: list[Problem] = []
     shocks = [_shock(entry, row, _SCENARIO_KEYS, problems) for row, entry in enumerate(entries)]
-    rows = []
-    for number, entry in enumerate(entries):
-        own = entry.get("parameters", {}) if isinstance(entry, dict) else {}
-        if not isinstance(own, dict):
-            problems.append(Problem(SCENARIO, "parameters", number, repr(own), "a table", "write {name = value}"))
-            continue
-        rows.append(({"name": entry["name"]} if "name" in entry else {}) | own)
+    rows = [_own(entry, row, problems) for row, entry in enumerate(entries)]
     raise_for(problems)
     return Scenarios(shocks, _columns(rows) if any(rows) else None)
+
+
+def _own(entry: Any, row: int, problems: list[Problem]) -> dict[str, Any]:
+    """Return the name and the parameters of an entry, or add to the problems."""
+    given = entry if isinstance(entry, dict) else {}
+    parameters = given.get("parameters", {})
+    if isinstance(parameters, dict):
+        return ({"name": given["name"]} if "name" in given else {}) | parameters
+    problems.append(Problem(SCENARIO, "parameters", row, repr(parameters), "a table", "write {name = value}"))
+    return {}
 
 
 def _columns(rows: list[dict[str, Any]]) -> Any:
@@ -338,7 +342,7 @@ def _toml(value: Any) -> str:
     value = plain(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_text(name)} = {_toml(inner)}" for name, inner in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
