@@ -551,7 +551,10 @@ def test_every_maker_can_be_called_from_a_file(tmp_path):
         path = tmp_path / f"{name}.toml"
         path.write_text(f"[{name}]\n{text}\n")
         assert scenarios.read(path, market()).shocks == expected.shocks, name
-    assert scenarios.read("[bootstrap]\nreturns = {a = [0.1, 0.2]}\nn = 2\nblock = 1").parameters.shape == (2, 1)
+    assert scenarios.read("[bootstrap]\nreturns = {a = [0.1, 0.2]}\nn = 2\nblock = 1\nseed = 1").parameters.shape == (
+        2,
+        1,
+    )
 
 
 shares = st.floats(0, 1)
@@ -637,6 +640,7 @@ def test_a_file_with_errors_lists_them_all():
         ("grid", "price['ETH']", 0),
         ("quasi_random", "deth", None),
         ("quasi_random", "n", None),
+        ("quasi_random", "seed", None),
         ("defaults", "net", None),
         ("TOML", "gird", None),
     ]

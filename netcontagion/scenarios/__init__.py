@@ -6,7 +6,7 @@ from netcontagion.scenarios._designs import defaults, grid, quasi_random
 from netcontagion.scenarios._draws import correlated
 from netcontagion.scenarios._returns import bootstrap, historical
 from netcontagion.scenarios._scenarios import Scenarios, as_scenarios, concat, cross
-from netcontagion.scenarios._toml import read, write
+from netcontagion.scenarios._toml import read, settings, write
 
 __all__ = [
     "Scenarios",
@@ -20,5 +20,6 @@ __all__ = [
     "historical",
     "quasi_random",
     "read",
+    "settings",
     "write",
 ]

@@ -28,14 +28,23 @@ if TYPE_CHECKING:
 
     from netcontagion.network import ExposureNetwork
 
-__all__ = ["SWEEP", "read", "write"]
+__all__ = ["read", "settings", "write"]
 
-SWEEP = "sweep"  # table with the settings of ``netcontagion sweep``, which that command reads
+SWEEP = "sweep"
 SCENARIO = "scenario"
 _MAKERS: dict[str, Callable[..., Scenarios]] = {
     made.__name__: made for made in (grid, quasi_random, correlated, historical, bootstrap, defaults)
 }
 _SHOCK_KEYS = ("price", "family", "depth", "loss", "default", "outage", "plus")
+_SETTINGS: dict[str, tuple[type, str]] = {
+    "network": (str, "a folder of tables, a CSV or a bundled data set"),
+    "preset": (str, "the name of dated margin parameters"),
+    "rulebook": (str, "the name of a rulebook"),
+    "model": (str, "the name of a clearing model"),
+    "options": (dict, "a table of options"),
+    "outputs": (list, "an array of names"),
+    "seed": (int, "a whole number"),
+}
 _SCENARIO_KEYS = ("name", "parameters", *_SHOCK_KEYS, "later")
 
 
@@ -46,8 +55,8 @@ def read(source: str | Path, net: ExposureNetwork | None = None) -> Scenarios:
     table of amounts), ``default`` and ``outage`` (a name, or several), ``plus`` (shocks to add), ``later`` (shocks with
     their ``round``); beside it ``name`` and a table ``parameters``. The tables ``[grid]``, ``[quasi_random]``,
     ``[correlated]``, ``[historical]``, ``[bootstrap]`` and ``[defaults]`` hold the arguments of the function of that
-    name; ``returns`` is then a CSV file with the date in its first column, from the folder of this file. The table
-    ``[sweep]`` belongs to the command ``netcontagion sweep``.
+    name; ``returns`` is then a CSV file with the date in its first column, from the folder of this file, and ``seed``
+    is needed, so that a file always makes the same scenarios. The table ``[sweep]``: :func:`settings`.
 
     Parameters
     ----------
@@ -84,7 +93,7 @@ def read(source: str | Path, net: ExposureNetwork | None = None) -> Scenarios:
     """
     document, folder = _document(source)
     problems: list[Problem] = []
-    parts = []
+    parts: list[Scenarios] = []
     for name, table in document.items():
         if name == SWEEP:
             continue
@@ -97,6 +106,50 @@ def read(source: str | Path, net: ExposureNetwork | None = None) -> Scenarios:
         problems.append(Problem("TOML", None, None, "no scenario", known, "give at least one of these tables"))
     raise_for(problems)
     return cross(*parts) if len(parts) > 1 else parts[0]
+
+
+def settings(source: str | Path) -> dict[str, Any]:
+    """Read the table ``[sweep]`` of a file of scenarios: what ``netcontagion sweep`` runs them on, and how.
+
+    ``network`` is a folder of tables, a CSV (with ``preset`` and ``rulebook``, as for ``netcontagion run``), both named
+    from the folder of the file, or a bundled data set; with ``model`` it is cleared, else margins cascade; ``options``
+    are those of ``nc.clear`` or ``nc.cascade``; ``outputs`` and ``seed`` are those of ``nc.sweep``.
+
+    Parameters
+    ----------
+    source : path or str
+        A file, or the text itself, which has a line break or a ``=``.
+
+    Returns
+    -------
+    dict
+        Settings by name; ``network`` is there.
+
+    Raises
+    ------
+    ContagionError
+        A file that cannot be read, or is no TOML.
+    SchemaError
+        Every setting that is missing, unknown or of the wrong kind.
+
+    Examples
+    --------
+    >>> from netcontagion import scenarios
+    >>> scenarios.settings('sweep = {network = "market", seed = 7}')
+    {'network': 'market', 'seed': 7}
+    """
+    table = _document(source)[0].get(SWEEP, {})
+    if not isinstance(table, dict):
+        raise SchemaError([Problem("TOML", SWEEP, None, repr(table), "a table", f"write [{SWEEP}]")])
+    problems = _unknown(SWEEP, table, _SETTINGS)
+    if "network" not in table:
+        problems.append(Problem(SWEEP, "network", None, "missing", _SETTINGS["network"][1], "say what to run on"))
+    for key, (kind, allowed) in _SETTINGS.items():
+        wrong = key in table and (not isinstance(table[key], kind) or isinstance(table[key], bool))
+        if wrong or (key == "outputs" and not all(isinstance(name, str) for name in table.get(key, []))):
+            problems.append(Problem(SWEEP, key, None, repr(table[key]), allowed, "correct it"))
+    raise_for(problems)
+    return table
 
 
 def write(shocks: Scenarios, path: str | Path) -> Path:
@@ -187,6 +240,9 @@ def _made(name: str, table: Any, folder: Path, net: ExposureNetwork | None) -> S
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in table:
             problems.append(Problem(name, key, None, "missing", "a value", "give it"))
+        if key == "seed" and key not in table:
+            allowed, cure = "a whole number", "give one: a file always makes the same scenarios"
+            problems.append(Problem(name, key, None, "missing", allowed, cure))
     if name == "defaults" and net is None:
         problems.append(Problem(name, "net", None, "missing", "a network", "read(source, net) says whose traders"))
     raise_for(problems)
