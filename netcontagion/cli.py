@@ -194,7 +194,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     shocks = scenarios.read(arguments.scenarios, net)
     shocks.check(net)
     found = nc.sweep(
-        net,
+        {Path(settings["network"]).stem: net},
         shocks,
         run=_engine(settings),
         outputs=settings.get("outputs"),

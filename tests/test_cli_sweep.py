@@ -28,7 +28,9 @@ def calls(monkeypatch):
     made = []
 
     def sweep(nets, shocks, **options):
-        made.append(SimpleNamespace(nets=nets, shocks=shocks, **options))
+        (name, net), *others = nets.items()
+        assert not others
+        made.append(SimpleNamespace(name=name, net=net, shocks=shocks, **options))
         return SimpleNamespace(table=shocks.parameters, nodes=pd.DataFrame({"expected_loss": [1.0]}))
 
     monkeypatch.setattr(nc, "sweep", sweep, raising=False)
@@ -50,7 +52,7 @@ def sweep_of(tmp_path):
 def test_a_file_is_swept_and_written(calls, sweep_of, tmp_path, capsys):
     assert sweep_of() == 0
     (call,) = calls
-    assert call.nets.data_hash == nc.datasets.load("market").data_hash
+    assert call.net.data_hash == nc.datasets.load("market").data_hash
     assert call.shocks == nc.scenarios.grid(price={"ETH": [-0.1, -0.2]}, depth=[1.0, 0.5], family=True)
     assert call.run is nc.cascade
     assert (call.outputs, call.seed, call.n_jobs) == (None, None, None)
@@ -60,6 +62,27 @@ def test_a_file_is_swept_and_written(calls, sweep_of, tmp_path, capsys):
     assert table["depth"].tolist() == [1.0, 0.5] * 2
     assert {path.name for path in result.iterdir()} == {"table.csv", "nodes.csv", "summary.txt"}
     assert (result / "summary.txt").read_text().strip() in capsys.readouterr().out
+
+
+@pytest.mark.skipif("sweep" not in nc.__all__, reason="nc.sweep is not there")
+def test_a_sweep_is_taken_up_where_it_was_and_only_for_the_same_file(sweep_of, tmp_path, capsys):
+    text = FILE.replace("[grid]", "seed = 1\n[grid]").replace("depth = [1.0, 0.5]", "depth = [1.0]")
+    assert sweep_of(text) == 0
+    result = tmp_path / "result"
+    tables = {name: (result / name).read_bytes() for name in ("table.csv", "nodes.csv", "summary.txt")}
+    table = pd.read_csv(result / "table.csv", index_col=["network", "scenario"])
+    assert table.index.tolist() == [("market", 0), ("market", 1)]
+    assert table["error"].isna().all()
+    assert (table["loss"] > 0).all()
+    parts = {path.name: path.stat().st_mtime_ns for path in (result / "checkpoint").iterdir()}
+    (result / "table.csv").unlink()
+    assert sweep_of(text) == 0
+    assert {name: (result / name).read_bytes() for name in tables} == tables
+    assert {path.name: path.stat().st_mtime_ns for path in (result / "checkpoint").iterdir()} == parts
+    capsys.readouterr()
+    assert sweep_of(text.replace("-0.2", "-0.3")) == 1
+    assert "made from other inputs (shocks differ)" in capsys.readouterr().err
+    assert (result / "table.csv").read_bytes() == tables["table.csv"]
 
 
 def test_settings_reach_the_sweep(calls, sweep_of):
@@ -75,7 +98,8 @@ def test_a_model_clears(calls, sweep_of, tmp_path):
     net.save(tmp_path / "banks")
     text = '[sweep]\nnetwork = "banks"\nmodel = "rogers_veraart"\noptions = {alpha = 0.5, beta = 0.5}\n[defaults]\n'
     assert sweep_of(text) == 0
-    assert calls[0].nets.data_hash == net.data_hash
+    assert calls[0].net.data_hash == net.data_hash
+    assert calls[0].name == "banks"
     assert calls[0].run.func is nc.clear
     assert calls[0].run.keywords == {"model": "rogers_veraart", "alpha": 0.5, "beta": 0.5}
     assert calls[0].shocks == nc.scenarios.defaults(net)
@@ -87,7 +111,8 @@ def test_a_csv_is_found_beside_the_file(calls, sweep_of, tmp_path):
     settings = 'network = "positions.csv"\npreset = "aave_v3_2023_06"\nrulebook = "aave_v3"'
     text = f"[sweep]\n{settings}\n[grid]\nprice = {{WETH = [-0.3]}}"
     assert sweep_of(text) == 0
-    assert "ann" in calls[0].nets.labels("traders")
+    assert calls[0].name == "positions"
+    assert "ann" in calls[0].net.labels("traders")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def started(command, folder):
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen([sys.executable, "-m", *command.split()], cwd=folder, stdout=log, stderr=log)
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -58,12 +58,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for(port):
-    for _ in range(600):
+def wait_for(port, process):
+    while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-    pytest.fail("the scheduler does not answer")
+    pytest.fail("the scheduler has ended")
 
 
 def test_the_page_has_the_code_that_is_tested():
@@ -89,8 +89,8 @@ def test_the_cluster_by_address_of_the_page(tmp_path):
     scheduler, worker = (
         line.replace("8786", str(port)).replace("//scheduler", "//127.0.0.1") for line in blocks("sh")[1].splitlines()
     )
-    with started(f"{scheduler} --host 127.0.0.1 --no-dashboard", tmp_path):
-        wait_for(port)
+    with started(f"{scheduler} --host 127.0.0.1 --no-dashboard", tmp_path) as process:
+        wait_for(port, process)
         with started(f"{worker} --no-dashboard", tmp_path):
             said = run_script(blocks("python")[1], tmp_path, f"tcp://127.0.0.1:{port}")
     assert "12 runs on 1 network" in said
