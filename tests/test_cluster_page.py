@@ -19,6 +19,14 @@ PAGE = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text(encoding="u
 ABSENT = [name for name in ("dask", "distributed") if importlib.util.find_spec(name) is None]
 needs_dask = pytest.mark.skipif(bool(ABSENT), reason=f"needs the extra distributed: no {' and no '.join(ABSENT)}")
 
+ASK_WORKERS = """
+import sys
+from dask.distributed import Client
+
+with Client(sys.argv[1]) as client:
+    print(*client.run(lambda: "netcontagion.margining" in __import__("sys").modules).values())
+"""
+
 
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -92,9 +100,13 @@ def test_the_cluster_by_address_of_the_page(tmp_path):
     with started(f"{scheduler} --host 127.0.0.1 --no-dashboard", tmp_path) as process:
         wait_for(port, process)
         with started(f"{worker} --no-dashboard", tmp_path):
-            said = run_script(blocks("python")[1], tmp_path, f"tcp://127.0.0.1:{port}")
-    assert "12 runs on 1 network" in said
+            address = f"tcp://127.0.0.1:{port}"
+            said = run_script(blocks("python")[1], tmp_path, address)
+            workers = run_script(ASK_WORKERS, tmp_path, address).split()
+    assert "180 runs on 1 network" in said
+    assert len(workers) == 2
+    assert "True" in workers, "scenarios ran there, not in the script"
     table = pd.read_csv(tmp_path / "falls.csv")
-    assert table["ETH"].tolist() == [x for x in (-0.1, -0.2, -0.3, -0.4) for _ in range(3)]
+    assert table["ETH"].tolist() == [-x / 100 for x in range(1, 61) for _ in range(3)]
     assert table["error"].isna().all()
     assert any((tmp_path / "falls").iterdir())
