@@ -157,7 +157,7 @@ def test_unknown_names_are_all_listed_before_any_work():
 @common
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 3), st.booleans())
 def test_a_grid_is_a_product_in_the_order_given(sizes, depths, family):
-    price = {f"a{9 - place}": [-i / 10 for i in range(size)] for place, size in enumerate(sizes)}
+    price = {("a", "a b", 12)[place]: [-i / 10 for i in range(size)] for place, size in enumerate(sizes)}
     depth = [1 / (i + 1) for i in range(depths)] or None
     made = scenarios.grid(price=price, depth=depth, family=family)
     rows = list(itertools.product(*price.values(), *([depth] if depth else [])))
@@ -329,6 +329,11 @@ def test_what_is_no_correlation_matrix_is_refused(correlation, said):
     volatility = dict.fromkeys(["ETH", "BTC", "SOL"] if correlation == -0.6 else ["ETH", "BTC"], 0.1)
     with pytest.raises(nc.SchemaError, match=said):
         scenarios.correlated(3, volatility=volatility, correlation=correlation)
+
+
+def test_a_price_past_all_numbers_is_refused():
+    with pytest.raises(nc.SchemaError, match=r"change of 'a', row \d+: inf"):
+        scenarios.correlated(50, volatility={"a": 1e6}, seed=1)
 
 
 def test_freedom_is_for_students_t():

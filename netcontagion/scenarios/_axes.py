@@ -128,20 +128,21 @@ def in_order(names: Iterable[Any]) -> list[int]:
 def scenarios_of(
     varied: Sequence[Axis], rows: Floats, *, family: bool, before: Mapping[str, Any] | None = None
 ) -> Scenarios:
-    """Make a scenario of every row of numbers (n, axes); ``before`` are parameters that come first."""
+    """Make a scenario of every row of numbers (n, axes), checked before; ``before`` are parameters that come first."""
     import pandas as pd
 
-    assets = [place for place, axis in enumerate(varied) if axis.kind == "price"]
-    names = [varied[place].name for place in assets]
-    others = [(place, getattr(Shock, axis.kind)) for place, axis in enumerate(varied) if axis.kind != "price"]
-    shocks = []
-    for row in rows.tolist():
-        shock = Shock()
-        if assets:
-            shock = Shock.price(dict(zip(names, (row[place] for place in assets), strict=True)), family=family)
-        for place, make in others:
-            shock += make(row[place])
-        shocks.append(shock)
+    ordered = [varied[place] for place in in_order(axis.name for axis in varied)]
+    column = {axis.name: place for place, axis in enumerate(varied)}
+    named = [(axis.name, column[axis.name]) for axis in ordered if axis.kind == "price"]
+    depths, losses = ([column[axis.name] for axis in varied if axis.kind == kind] for kind in ("depth", "loss"))
+    shocks = (
+        Shock(
+            moves=((tuple((name, row[place]) for name, place in named), bool(family)),) if named else (),
+            depth_factors=tuple(row[place] for place in depths),
+            loss_shares=tuple(row[place] for place in losses),
+        )
+        for row in rows.tolist()
+    )
     columns = {axis.name: rows[:, place] for place, axis in enumerate(varied)}
     return Scenarios(shocks, pd.DataFrame({**(before or {}), **columns}))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from netcontagion.errors import Problem, SchemaError, nearest
-from netcontagion.scenarios._axes import count, in_order, price_scenarios, raise_for, size
+from netcontagion.scenarios._axes import count, in_order, price_scenarios, raise_for, size, wrong_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,11 @@ def correlated(
     if distribution == "student" and freedom is not None:
         together = together * np.sqrt((freedom - 2) / rng.chisquare(freedom, size=(n, 1)))
     sigma = np.array([volatility[name] for name in names], dtype=float)
-    changes = np.expm1(sigma * np.sqrt(horizon) * together)
+    with np.errstate(over="ignore"):  # reported as no number
+        changes = np.expm1(sigma * np.sqrt(horizon) * together)
+    for place, name in enumerate(names):
+        problems += wrong_numbers("correlated", f"change of {name!r}", "price", changes[:, place])
+    raise_for(problems)
     in_given_order = np.empty_like(changes)
     in_given_order[:, order] = changes
     return price_scenarios(given, in_given_order, family=family)
