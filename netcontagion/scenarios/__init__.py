@@ -1,0 +1,25 @@
+"""Scenarios: many shocks with the parameters that made them, and how they are made, read and put together."""
+
+from __future__ import annotations
+
+from netcontagion.scenarios._designs import defaults, grid, quasi_random
+from netcontagion.scenarios._draws import correlated
+from netcontagion.scenarios._returns import bootstrap, historical
+from netcontagion.scenarios._scenarios import Scenarios, as_scenarios, concat, cross
+from netcontagion.scenarios._toml import read, settings, write
+
+__all__ = [
+    "Scenarios",
+    "as_scenarios",
+    "bootstrap",
+    "concat",
+    "correlated",
+    "cross",
+    "defaults",
+    "grid",
+    "historical",
+    "quasi_random",
+    "read",
+    "settings",
+    "write",
+]
