@@ -3,6 +3,7 @@
 The house, from the top; imports go down only::
 
     windows   figures  cli                    draw and write
+    analysis  scenarios                       many shocks, many runs
     engines   clearing  margining             margining -> clearing
     sources   builders  generators  datasets  datasets -> builders
     record    network                         schema, network, rulebooks, shock, convert, storage
@@ -18,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netcontagion import builders, clearing, datasets, figures, generators
+    from netcontagion import builders, clearing, datasets, figures, generators, scenarios
     from netcontagion._status import Status
     from netcontagion.clearing import ClearingResult, clear
     from netcontagion.errors import ContagionError, DatasetError, NotSettledError, SchemaError, UnknownLabelError
@@ -44,7 +45,7 @@ _HOME = {
     "SchemaError": "errors",
     "UnknownLabelError": "errors",
 }
-_ROOMS = ("builders", "clearing", "datasets", "figures", "generators", "margining", "network")
+_ROOMS = ("builders", "clearing", "datasets", "figures", "generators", "margining", "network", "scenarios")
 
 __all__ = [
     "CascadeResult",
@@ -68,6 +69,7 @@ __all__ = [
     "generators",
     "load",
     "merge",
+    "scenarios",
 ]
 
 

@@ -77,6 +77,18 @@ class UnknownLabelError(ContagionError, LookupError):
         hint = f"; did you mean {', '.join(repr(name) for name in self.near)}?" if self.near else ""
         super().__init__(f"unknown {what} {label!r}{hint}")
 
+    @classmethod
+    def together(cls, errors: Sequence[UnknownLabelError]) -> UnknownLabelError:
+        """Make one error of several; ``label`` and ``near`` are those of the first."""
+        if len(errors) == 1:
+            return errors[0]
+        joined = cls.__new__(cls)
+        joined.label, joined.near = errors[0].label, errors[0].near
+        shown = [f"  - {error}" for error in errors[:SHOWN_PROBLEMS]]
+        shown += [f"  ... and {len(errors) - SHOWN_PROBLEMS} more"] if len(errors) > SHOWN_PROBLEMS else []
+        joined.args = ("\n".join([f"{len(errors)} names are unknown:", *shown]),)
+        return joined
+
 
 class NotSettledError(ContagionError, RuntimeError):
     """A solve or a cascade ended without settling; ``result`` holds what it had reached."""

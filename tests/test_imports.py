@@ -42,7 +42,9 @@ def test_the_package_imports_nothing_heavy():
     assert found.strip() == "[]"
 
 
-@pytest.mark.parametrize("room", ["network", "builders", "clearing", "margining", "generators", "datasets", "figures"])
+@pytest.mark.parametrize(
+    "room", ["network", "builders", "clearing", "margining", "generators", "datasets", "figures", "scenarios"]
+)
 def test_a_room_imports_nothing_heavy_until_it_is_used(room):
     found = run(f"import sys, netcontagion.{room}; print([m for m in {HEAVY} if m in sys.modules])")
     assert found.strip() == "[]"
