@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from netcontagion.figures import contagion_map
     from netcontagion.margining import CascadeResult, cascade
     from netcontagion.network import ExposureNetwork, LabelledMatrix, Shock, load, merge
+    from netcontagion.scenarios import SweepResult, sweep
 
 _HOME = {
     "ExposureNetwork": "network",
@@ -37,6 +38,8 @@ _HOME = {
     "ClearingResult": "clearing",
     "cascade": "margining",
     "CascadeResult": "margining",
+    "sweep": "scenarios",
+    "SweepResult": "scenarios",
     "contagion_map": "figures",
     "Status": "_status",
     "ContagionError": "errors",
@@ -58,6 +61,7 @@ __all__ = [
     "SchemaError",
     "Shock",
     "Status",
+    "SweepResult",
     "UnknownLabelError",
     "builders",
     "cascade",
@@ -70,6 +74,7 @@ __all__ = [
     "load",
     "merge",
     "scenarios",
+    "sweep",
 ]
 
 

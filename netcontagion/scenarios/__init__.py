@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from netcontagion.scenarios._scenarios import Scenarios, as_scenarios, concat, cross
+from netcontagion.scenarios._sweep import sweep
+from netcontagion.scenarios._sweep_result import SweepResult
 
-__all__ = ["Scenarios", "as_scenarios", "concat", "cross"]
+__all__ = ["Scenarios", "SweepResult", "as_scenarios", "concat", "cross", "sweep"]
