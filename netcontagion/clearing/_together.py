@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csc_array
 
+from netcontagion._compile import kernel
 from netcontagion.clearing._eisenberg_noe import eisenberg_noe, prepare
 from netcontagion.clearing._estate import estate_of, external_liabilities, obligations
 from netcontagion.clearing._scenarios import ShortfallValues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from netcontagion._status import Status
     from netcontagion.clearing._estate import Estate
@@ -24,14 +26,19 @@ __all__ = ["Together", "clear_together"]
 
 
 class Together(NamedTuple):
-    """Scenarios cleared side by side; what nodes lose and who defaults are csc arrays (n, s), in money and as marks."""
+    """Scenarios cleared side by side: by scenario (s,), and by node (n,) summed over those that settled.
+
+    ``node_loss`` is weighted; money in the numeraire.
+    """
 
     statuses: tuple[Status, ...]
-    rounds: Floats
+    rounds: NDArray[np.int64]
     shortfall: Floats
-    direct: Any
-    contagion: Any
-    defaulted: Any
+    direct: Floats
+    contagion: Floats
+    defaults: NDArray[np.int64]
+    node_loss: Floats
+    node_defaults: NDArray[np.int64]
 
 
 class _Calm(NamedTuple):
@@ -42,8 +49,8 @@ class _Calm(NamedTuple):
     result: ClearingResult
 
 
-def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], **options: Any) -> Together | None:
-    """Clear scenarios of one network by Eisenberg and Noe, as :func:`clear` does one by one.
+def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], weights: Floats, **options: Any) -> Together | None:
+    """Clear scenarios of one network by Eisenberg and Noe, as :func:`clear` does one by one, and add them up.
 
     Parameters
     ----------
@@ -51,6 +58,8 @@ def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], **options: Any
         The network before the shocks.
     shocks : sequence of Shock
         s of them; none is a path.
+    weights : ndarray (s,)
+        Weight of each scenario in the losses by node.
     **options
         Those of :func:`eisenberg_noe`.
 
@@ -66,10 +75,11 @@ def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], **options: Any
 
     Examples
     --------
+    >>> import numpy as np
     >>> import netcontagion as nc
     >>> net = nc.builders.from_matrix([[0, 8], [0, 0]], rows="debtor", external_assets=[9, 1], labels=["a", "b"])
     >>> shocks = [nc.Shock.loss({"a": loss}) for loss in (1.0, 3.0)]
-    >>> nc.clearing.clear_together(net, shocks).contagion.toarray()[1].tolist()
+    >>> nc.clearing.clear_together(net, shocks, np.ones(2)).contagion.tolist()
     [0.0, 2.0]
     """
     options = {name: value for name, value in options.items() if name != "strict"}
@@ -79,23 +89,14 @@ def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], **options: Any
     estates = [estate_of(net, shock) for shock in shocks]
     if not all(np.array_equal(one.account_equity, calm.estate.account_equity) for one in estates):
         return None
-    assets = np.column_stack([one.assets for one in estates])
-    result = eisenberg_noe(calm.prepared, assets, strict=False, **options)
-    fell = csc_array(assets - calm.estate.assets[:, None])
+    rows = np.stack([one.assets for one in estates])
+    result = eisenberg_noe(calm.prepared, np.ascontiguousarray(rows.T), strict=False, **options)
+    settled = np.array([status.settled for status in result.statuses])
     values: Any = result.values
     by_push = isinstance(values, ShortfallValues) and not values.alone
-    short, receipts = _pushed(calm, values.short.near) if by_push else _solved(calm, result, fell)
-    fails = short.data > result.tolerance * calm.prepared.dues[short.indices]
-    defaulted = csc_array((fails, short.indices, short.indptr), shape=short.shape)
-    direct = _lost(calm, fell)
-    return Together(
-        statuses=result.statuses,
-        rounds=np.asarray(result.iterations),
-        shortfall=np.asarray(short.sum(axis=0)),
-        direct=direct,
-        contagion=csc_array(_lost(calm, fell + receipts) - direct),
-        defaulted=defaulted,
-    )
+    add_up = _of_shortfalls if by_push else _of_values
+    sums = add_up(calm, result, rows, np.where(settled, weights, 0.0), settled)
+    return Together(result.statuses, np.asarray(result.iterations), *sums)
 
 
 def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
@@ -116,27 +117,71 @@ def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
     return found
 
 
-def _pushed(calm: _Calm, short: Any) -> tuple[Any, Any]:
-    """Return shortfalls, and what receipts change by, as csc arrays; work follows the defaulters."""
-    dues, scenarios = calm.prepared.dues, short.shape[1]
-    before = dues - calm.result.values.payments
-    known = np.flatnonzero(before)
-    begins = np.arange(scenarios + 1) * len(known)
-    calm_short = csc_array((np.tile(before[known], scenarios), np.tile(known, scenarios), begins), shape=short.shape)
-    unpaid = csc_array(short - calm_short)
-    unpaid.data = unpaid.data / dues[unpaid.indices]
-    return short, csc_array(-(calm.prepared.incoming @ unpaid))
+def _of_shortfalls(calm: _Calm, result: ClearingResult, rows: Floats, weights: Floats, settled: Any) -> tuple[Any, ...]:
+    """Add up scenarios known by their shortfalls: work follows the defaulters, and no array (n, s) is made."""
+    values: Any = result.values
+    short, prepared = values.short.near, calm.prepared
+    before = prepared.dues - calm.result.values.payments
+    found: tuple[Any, ...] = add_up_shortfalls(
+        rows, calm.estate.assets, calm.result.values.net_worth, before, prepared.dues,
+        prepared.owed.indptr, prepared.owed.indices, prepared.owed.data,
+        short.indptr, short.indices, short.data, result.tolerance, weights, settled,
+    )  # fmt: skip
+    return found
 
 
-def _solved(calm: _Calm, result: ClearingResult, fell: Any) -> tuple[Any, Any]:
-    """Return the same of scenarios of which some were solved in full."""
-    worth = result.values.net_worth - calm.result.values.net_worth[:, None]
-    return csc_array(result.values.shortfall), csc_array(worth - fell.toarray())
+def _of_values(calm: _Calm, result: ClearingResult, rows: Floats, weights: Floats, settled: Any) -> tuple[Any, ...]:
+    """Add up scenarios of which some were solved in full."""
+    worth = calm.result.values.net_worth[:, None]
+    shocked = np.maximum(worth + (rows - calm.estate.assets).T, 0.0)
+    direct = np.maximum(worth, 0.0) - shocked
+    contagion = shocked - np.maximum(result.values.net_worth, 0.0)
+    failed = result.values.defaulted(result.tolerance)
+    return (
+        result.values.shortfall.sum(axis=0),
+        direct.sum(axis=0),
+        contagion.sum(axis=0),
+        failed.sum(axis=0),
+        (direct + contagion) @ weights,
+        failed[:, settled].sum(axis=1),
+    )
 
 
-def _lost(calm: _Calm, change: Any) -> Any:
-    """What nodes lose in equity when their net worth changes."""
-    lost, worth = csc_array(change), calm.result.values.net_worth
-    before = worth[lost.indices]
-    lost.data = np.maximum(before, 0.0) - np.maximum(before + lost.data, 0.0)
-    return lost
+@kernel
+def add_up_shortfalls(
+    rows: Any, assets: Any, worth: Any, before: Any, dues: Any, starts: Any, creditors: Any, amounts: Any,
+    begins: Any, nodes: Any, values: Any, tolerance: float, weights: Any, settled: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Add up by scenario and by node what is lost, when receipts fall by what debtors leave unpaid of each claim.
+
+    ``rows`` (s, n) are external assets, ``assets`` and ``worth`` those without a shock and the net worth they make,
+    ``before`` what is unpaid without one. Claims are csr arrays, shortfalls csc arrays.
+    """
+    scenarios, size = rows.shape
+    shortfall, direct, contagion = np.zeros(scenarios), np.zeros(scenarios), np.zeros(scenarios)
+    defaults, node_defaults = np.zeros(scenarios, np.int64), np.zeros(size, np.int64)
+    node_loss, short, receipts = np.zeros(size), np.zeros(size), np.zeros(size)
+    for scenario in range(scenarios):
+        receipts[:] = 0.0
+        for place in range(begins[scenario], begins[scenario + 1]):
+            node, value = nodes[place], values[place]
+            short[node] = value
+            shortfall[scenario] += value
+            if value > tolerance * dues[node]:
+                defaults[scenario] += 1
+                node_defaults[node] += settled[scenario]
+        for debtor in range(size):
+            more = short[debtor] - before[debtor]
+            if more != 0.0:
+                share = more / dues[debtor]
+                for claim in range(starts[debtor], starts[debtor + 1]):
+                    receipts[creditors[claim]] -= share * amounts[claim]
+            short[debtor] = 0.0
+        for node in range(size):
+            shocked = worth[node] + (rows[scenario, node] - assets[node])
+            left = max(shocked, 0.0)
+            by_shock, by_others = max(worth[node], 0.0) - left, left - max(shocked + receipts[node], 0.0)
+            direct[scenario] += by_shock
+            contagion[scenario] += by_others
+            node_loss[node] += weights[scenario] * (by_shock + by_others)
+    return shortfall, direct, contagion, defaults, node_loss, node_defaults

@@ -95,7 +95,7 @@ class Forest:
             if start > at:
                 gaps.append((at, start))
             at = start + length
-        return gaps + [(at, blocks)] if at < blocks else gaps
+        return [*gaps, (at, blocks)] if at < blocks else gaps
 
     def whole(self, network: int) -> Segment:
         """Join all segments of a network, which has no gaps."""

@@ -106,23 +106,20 @@ class Run:
         if self.together is None:
             return None
         try:
-            found = clear_together(net, shocks, **self.together)
+            found = clear_together(net, shocks, weights, **self.together)
         except (ContagionError, ValueError):
             return None
         if found is None:
             return None
-        loss = found.direct + found.contagion
-        sums = [np.asarray(one.sum(axis=0)) for one in (found.direct, found.contagion, found.defaulted)]
-        totals = dict(zip(OF_NODES, [sums[0] + sums[1], sums[0], sums[1], sums[2].astype(np.int64)], strict=True))
-        known = totals | {"rounds": np.asarray(found.rounds), "shortfall": found.shortfall}
+        known = {"loss": found.direct + found.contagion, "direct": found.direct, "contagion": found.contagion}
+        known |= {"defaults": found.defaults, "rounds": found.rounds, "shortfall": found.shortfall}
         names: Iterable[str] = self._default() if self.outputs is None else tuple(self.outputs)
         columns = {name: known[name] for name in names}
-        answers = np.array([status.settled for status in found.statuses])
         rows = Rows(np.array([status.name for status in found.statuses], dtype=object), {}, columns)
         if not self.nodes:
             return rows, None
-        rows.columns[TOTAL] = known["loss"]
-        return rows, Sums(loss @ np.where(answers, weights, 0.0), (found.defaulted @ answers.astype(np.int64)))
+        columns[TOTAL] = known["loss"]
+        return rows, Sums(found.node_loss, found.node_defaults)
 
     def _default(self) -> tuple[str, ...]:
         return (*(OF_NODES if self.nodes else ()), "rounds", "shortfall")
