@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from netcontagion.figures import contagion_map
     from netcontagion.margining import CascadeResult, cascade
     from netcontagion.network import ExposureNetwork, LabelledMatrix, Shock, load, merge
-    from netcontagion.scenarios import SweepResult, sweep
+    from netcontagion.scenarios import SweepResult, compare, reverse_stress, sweep
 
 _HOME = {
     "ExposureNetwork": "network",
@@ -39,6 +39,8 @@ _HOME = {
     "cascade": "margining",
     "CascadeResult": "margining",
     "sweep": "scenarios",
+    "reverse_stress": "scenarios",
+    "compare": "scenarios",
     "SweepResult": "scenarios",
     "contagion_map": "figures",
     "Status": "_status",
@@ -67,12 +69,14 @@ __all__ = [
     "cascade",
     "clear",
     "clearing",
+    "compare",
     "contagion_map",
     "datasets",
     "figures",
     "generators",
     "load",
     "merge",
+    "reverse_stress",
     "scenarios",
     "sweep",
 ]

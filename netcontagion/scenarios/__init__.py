@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from netcontagion.scenarios._compare import Comparison, compare
+from netcontagion.scenarios._reverse import ReverseStress, reverse_stress
 from netcontagion.scenarios._scenarios import Scenarios, as_scenarios, concat, cross
 from netcontagion.scenarios._sweep import sweep
 from netcontagion.scenarios._sweep_result import SweepResult
 
-__all__ = ["Scenarios", "SweepResult", "as_scenarios", "concat", "cross", "sweep"]
+__all__ = [
+    "Comparison",
+    "ReverseStress",
+    "Scenarios",
+    "SweepResult",
+    "as_scenarios",
+    "compare",
+    "concat",
+    "cross",
+    "reverse_stress",
+    "sweep",
+]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from netcontagion.network import ExposureNetwork
     from netcontagion.scenarios._nodes import Floats, Rows, Segment, Sums
 
-__all__ = ["NetworkSums", "SweepResult"]
+__all__ = ["NetworkSums", "SweepResult", "answered"]
 
 SHOWN = 26  # rows of the summary in the text
 
@@ -103,7 +103,7 @@ class SweepResult:
         table["error"] = pd.Series([together.errors.get(row, "") for row in range(len(table))], dtype=str)
         numbers = pd.DataFrame({name: together.columns[name] for name in outputs})
         table = pd.concat([table, numbers], axis=1).set_axis(keys, axis=0)
-        counted = [int(_answered(one.status).sum()) for one in rows]
+        counted = [int(answered(one.status).sum()) for one in rows]
         nodes = [_by_node(one, count) for one, count in zip(sums, counted, strict=True)]
         defaults = tuple(
             (one.sums.defaults, count) if one.sums is not None else (np.zeros(0), count)
@@ -114,7 +114,7 @@ class SweepResult:
     @property
     def failures(self) -> pd.DataFrame:
         """Rows of scenarios that did not end with an answer; no estimate counts them."""
-        return self.table[~_answered(self.table["status"])]
+        return self.table[~answered(self.table["status"])]
 
     def quantile(self, level: float | Sequence[float], *, output: str = "loss") -> pd.DataFrame:
         """Return quantiles of an output: the smallest values that a share ``level`` of the scenarios does not exceed.
@@ -251,8 +251,7 @@ class SweepResult:
         """Return an output by network, of the scenarios that ended with an answer."""
         if output not in self.outputs:
             raise UnknownLabelError(output, self.outputs, "output")
-        answered = self.table[_answered(self.table["status"])]
-        numbers = answered[output].astype(float)
+        numbers = self.table.loc[answered(self.table["status"]), output].astype(float)
         names = self.table.index.get_level_values("network")
         groups = dict.fromkeys(names)
         found = numbers.index.get_level_values("network")
@@ -282,7 +281,7 @@ class SweepResult:
         return f"{head} | {len(self.failures):,} without an answer | seed {self.seed}"
 
 
-def _answered(status: Any) -> Any:
+def answered(status: Any) -> Any:
     """Mark scenarios that ended with an answer."""
     return np.isin(np.asarray(status, dtype=str), [*SETTLED, RAN])
 
