@@ -130,7 +130,7 @@ class Checkpoint:
 
 def _write(segment: Segment, file: Any) -> None:
     rows, sums = segment.rows, segment.sums
-    arrays = {f"column {place}": values for place, values in enumerate(rows.columns.values())}
+    arrays: dict[str, Any] = {f"column {place}": values for place, values in enumerate(rows.columns.values())}
     if sums is not None:
         arrays |= {"loss": sums.loss, "defaults": sums.defaults}
     told = json.dumps({"columns": list(rows.columns), "errors": rows.errors})
@@ -193,7 +193,7 @@ def _outputs_text(outputs: Any) -> str:
 
 def _call_text(call: Any) -> str:
     """Describe a function by its name, its code and its options, so that another process describes it alike."""
-    import joblib
+    import joblib  # type: ignore[import-untyped, unused-ignore]
 
     if isinstance(call, functools.partial):
         options = sorted(call.keywords.items())
@@ -208,7 +208,7 @@ def _call_text(call: Any) -> str:
 
 
 def _option_text(value: Any) -> str:
-    import joblib
+    import joblib  # type: ignore[import-untyped, unused-ignore]
 
     return _call_text(value) if callable(value) and not isinstance(value, type) else str(joblib.hash(value))
 

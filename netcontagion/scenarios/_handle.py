@@ -67,7 +67,7 @@ class Handles:
 
 
 def _write(net: ExposureNetwork | None, path: Path) -> None:
-    import joblib
+    import joblib  # type: ignore[import-untyped, unused-ignore]
 
     fresh = path.with_suffix(".part")
     joblib.dump(net, fresh)
@@ -75,7 +75,7 @@ def _write(net: ExposureNetwork | None, path: Path) -> None:
 
 
 def _open(digest: str, path: Path) -> ExposureNetwork:
-    import joblib
+    import joblib  # type: ignore[import-untyped, unused-ignore]
 
     with _opening:
         if digest not in _opened:

@@ -53,7 +53,8 @@ class Run:
         """Scenarios of a block: it depends on nothing but the network, so that results depend on nothing else."""
         if self.together is None:
             return 1
-        return max(1, min(SIDE_BY_SIDE, 2 ** ((NUMBERS // max(len(net.nodes), 1)).bit_length() - 1)))
+        room = NUMBERS // max(len(net.nodes), 1)
+        return int(max(1, min(SIDE_BY_SIDE, 2 ** (room.bit_length() - 1))))
 
     def check(self, net: ExposureNetwork, scenarios: Scenarios) -> None:
         """Refuse, before any work, names that the network does not know, and paths where there are no rounds."""
@@ -111,7 +112,11 @@ class Run:
             return None
         if found is None:
             return None
-        known = {"loss": found.direct + found.contagion, "direct": found.direct, "contagion": found.contagion}
+        known: dict[str, Any] = {
+            "loss": found.direct + found.contagion,
+            "direct": found.direct,
+            "contagion": found.contagion,
+        }
         known |= {"defaults": found.defaults, "rounds": found.rounds, "shortfall": found.shortfall}
         names: Iterable[str] = self._default() if self.outputs is None else tuple(self.outputs)
         columns = {name: known[name] for name in names}
@@ -131,7 +136,8 @@ def as_run(run: Any, outputs: Any, *, nodes: bool) -> Run:
         raise TypeError(
             f"run is {run!r}; give nc.cascade, nc.clear, either as functools.partial with options, or f(net, shock)"
         )
-    inner, given = run, {}
+    inner: Any = run
+    given: dict[str, Any] = {}
     while isinstance(inner, functools.partial):
         if inner.args:
             message = f"run has the positional options {inner.args!r}; the network and the shock come first: name them"

@@ -114,7 +114,8 @@ class SweepResult:
     @property
     def failures(self) -> pd.DataFrame:
         """Rows of scenarios that did not end with an answer; no estimate counts them."""
-        return self.table[~answered(self.table["status"])]
+        failed: pd.DataFrame = self.table[~answered(self.table["status"])]
+        return failed
 
     def quantile(self, level: float | Sequence[float], *, output: str = "loss") -> pd.DataFrame:
         """Return quantiles of an output: the smallest values that a share ``level`` of the scenarios does not exceed.

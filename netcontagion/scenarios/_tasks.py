@@ -103,7 +103,7 @@ def carry_out(job: Job, forest: Forest, take: Callable[[list[Segment]], None], n
     BrokenExecutor
         Workers are lost before anything gets done.
     """
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed  # type: ignore[import-untyped, unused-ignore]
 
     pace = _measured(job, forest, take)
     while left := job.missing(forest):
