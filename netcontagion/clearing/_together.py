@@ -86,8 +86,9 @@ def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], weights: Float
     calm = _calm(net, options)
     if calm is None:
         return None
-    estates = [estate_of(net, shock) for shock in shocks]
-    if not all(np.array_equal(one.account_equity, calm.estate.account_equity) for one in estates):
+    estates = [estate_of(net, shock, calm.estate) for shock in shocks]
+    due = calm.estate.account_equity
+    if not all(one.account_equity is due or np.array_equal(one.account_equity, due) for one in estates):
         return None
     rows = np.stack([one.assets for one in estates])
     result = eisenberg_noe(calm.prepared, np.ascontiguousarray(rows.T), strict=False, **options)

@@ -31,11 +31,12 @@ class Handle:
 
     def __init__(self, net: ExposureNetwork, path: Path) -> None:
         self.net: ExposureNetwork | None = net
-        self.path, self.digest, self._writing = path, net.data_hash, threading.Lock()
+        self.path, self.digest, self._writing = path, "", threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         with self._writing:
-            if not self.path.exists():
+            if self.net is not None and not self.path.exists():
+                self.digest = self.net.data_hash
                 _write(self.net, self.path)
         return {"path": self.path, "digest": self.digest}
 
@@ -66,7 +67,7 @@ class Handles:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _write(net: ExposureNetwork | None, path: Path) -> None:
+def _write(net: ExposureNetwork, path: Path) -> None:
     import joblib  # type: ignore[import-untyped, unused-ignore]
 
     fresh = path.with_suffix(".part")
