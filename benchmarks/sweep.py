@@ -13,12 +13,15 @@ import argparse
 import importlib
 import resource
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 import netcontagion as nc
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 cascade, clearing = (importlib.import_module(name) for name in ("cascade", "clearing"))  # beside this file
 

@@ -46,7 +46,7 @@ def estate_of(net: ExposureNetwork, shock: Shock, calm: Estate | None = None) ->
 
 
 def _owned(net: ExposureNetwork, shock: Shock, price: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What traders have: external assets, wallets, holdings."""
+    """Add up external assets, wallets and holdings of traders."""
     owned, size = shock.external_assets(net), len(net.labels("traders"))
     defaulted = shock.defaulted(net)
     for name in ("wallets", "holdings"):
@@ -57,7 +57,7 @@ def _owned(net: ExposureNetwork, shock: Shock, price: NDArray[np.float64]) -> ND
 
 
 def _resources(net: ExposureNetwork, factor: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What exchanges have: custody, insurance fund, equity, and what is in the default fund."""
+    """Add up custody, insurance fund, equity and default fund of exchanges."""
     book, exchange, size = net.book, net.columns("exchanges"), len(net.labels("exchanges"))
     price = net.columns("assets")["price"] * factor
     mark = book.market_mark * factor[book.market_asset]

@@ -104,9 +104,9 @@ def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
     """Clear the network without a shock, once per network and options; None with debt of several seniorities."""
     from netcontagion.network import Shock as Event
 
-    if len(np.unique(net.columns("liabilities")["seniority"])) > 1:
-        return None
     key = f"_cleared_calm {sorted(options.items())}"
+    if key not in net.__dict__ and len(np.unique(net.columns("liabilities")["seniority"])) > 1:
+        net.__dict__[key] = None
     if key not in net.__dict__:
         estate = estate_of(net, Event())
         owed = obligations(net, estate.account_equity)
@@ -114,7 +114,7 @@ def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
         prepared = prepare(owed, external_liabilities(net), external_rank=rank)
         result = eisenberg_noe(prepared, estate.assets, strict=False, **options)
         net.__dict__[key] = _Calm(estate, prepared, result)
-    found: _Calm = net.__dict__[key]
+    found: _Calm | None = net.__dict__[key]
     return found
 
 
