@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from netcontagion.figures import contagion_map
     from netcontagion.margining import CascadeResult, cascade
     from netcontagion.network import ExposureNetwork, LabelledMatrix, Shock, load, merge
+    from netcontagion.scenarios import SweepResult, compare, reverse_stress, sweep
 
 _HOME = {
     "ExposureNetwork": "network",
@@ -37,6 +38,10 @@ _HOME = {
     "ClearingResult": "clearing",
     "cascade": "margining",
     "CascadeResult": "margining",
+    "sweep": "scenarios",
+    "reverse_stress": "scenarios",
+    "compare": "scenarios",
+    "SweepResult": "scenarios",
     "contagion_map": "figures",
     "Status": "_status",
     "ContagionError": "errors",
@@ -58,18 +63,22 @@ __all__ = [
     "SchemaError",
     "Shock",
     "Status",
+    "SweepResult",
     "UnknownLabelError",
     "builders",
     "cascade",
     "clear",
     "clearing",
+    "compare",
     "contagion_map",
     "datasets",
     "figures",
     "generators",
     "load",
     "merge",
+    "reverse_stress",
     "scenarios",
+    "sweep",
 ]
 
 

@@ -64,7 +64,6 @@ def test_a_file_is_swept_and_written(calls, sweep_of, tmp_path, capsys):
     assert (result / "summary.txt").read_text().strip() in capsys.readouterr().out
 
 
-@pytest.mark.skipif("sweep" not in nc.__all__, reason="nc.sweep is not there")
 def test_a_sweep_is_taken_up_where_it_was_and_only_for_the_same_file(sweep_of, tmp_path, capsys):
     text = FILE.replace("[grid]", "seed = 1\n[grid]").replace("depth = [1.0, 0.5]", "depth = [1.0]")
     assert sweep_of(text) == 0

@@ -39,6 +39,7 @@ from netcontagion.clearing._threshold import (
     gai_kapadia,
     threshold,
 )
+from netcontagion.clearing._together import Together, clear_together
 from netcontagion.clearing._valuations import (
     BalanceSheets,
     BlackCox,
@@ -72,10 +73,12 @@ __all__ = [
     "RogersVeraart",
     "Sensitivity",
     "ThresholdResult",
+    "Together",
     "Valuation",
     "Vulnerability",
     "branching_matrix",
     "clear",
+    "clear_together",
     "cont_schaanning",
     "contagion_window",
     "debtrank",

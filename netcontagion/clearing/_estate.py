@@ -32,29 +32,44 @@ class Estate:
     account_equity: NDArray[np.float64]
 
 
-def estate_of(net: ExposureNetwork, shock: Shock) -> Estate:
-    """Value every node right after a shock, before anybody acts."""
-    book, exchange, asset = net.book, net.columns("exchanges"), net.columns("assets")
+def estate_of(net: ExposureNetwork, shock: Shock, calm: Estate | None = None) -> Estate:
+    """Value every node right after a shock, before anybody acts.
+
+    ``calm`` is the estate without one: what a shock that moves no price leaves as it is is taken from there.
+    """
     factor = shock.price_factors(net)
-    price = asset["price"] * factor
-    n_traders, n_exchanges = len(net.labels("traders")), len(net.labels("exchanges"))
-    owned = shock.external_assets(net)
+    owned = _owned(net, shock, net.columns("assets")["price"] * factor)
+    if calm is not None and not shock.moves:
+        return Estate(np.concatenate([owned, calm.assets[len(owned) :]]), calm.account_equity)
+    equity = net.book.equity(factor[net.book.market_asset]) + net.columns("accounts")["default_fund"]
+    return Estate(np.concatenate([owned, _resources(net, factor)]), equity)
+
+
+def _owned(net: ExposureNetwork, shock: Shock, price: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add up external assets, wallets and holdings of traders."""
+    owned, size = shock.external_assets(net), len(net.labels("traders"))
     defaulted = shock.defaulted(net)
     for name in ("wallets", "holdings"):
         table = net.columns(name)
-        value = group_sum(table["trader"], table["units"] * price[table["asset"]], n_traders)
+        value = group_sum(table["trader"], table["units"] * price[table["asset"]], size)
         owned = owned + (np.where(defaulted, 0.0, value) if name == "wallets" else value)
+    return owned
+
+
+def _resources(net: ExposureNetwork, factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add up custody, insurance fund, equity and default fund of exchanges."""
+    book, exchange, size = net.book, net.columns("exchanges"), len(net.labels("exchanges"))
+    price = net.columns("assets")["price"] * factor
     mark = book.market_mark * factor[book.market_asset]
     held = (book.deposited - book.borrowed) * mark[book.balance_market]
-    custody = group_sum(book.market_exchange[book.balance_market], held, n_exchanges)
+    custody = group_sum(book.market_exchange[book.balance_market], held, size)
     fund_price = np.where(exchange["insurance_asset"] < 0, 1.0, np.append(price, 1.0)[exchange["insurance_asset"]])
     account = net.columns("accounts")
-    members = group_sum(account["exchange"], account["default_fund"], n_exchanges)
+    members = group_sum(account["exchange"], account["default_fund"], size)
     resources = np.maximum(custody, 0.0) + exchange["insurance_fund"] * fund_price + exchange["equity"]
-    resources = resources + exchange["skin"] + members
     _check_custody(custody, held)
-    equity = book.equity(factor[book.market_asset]) + account["default_fund"]
-    return Estate(np.concatenate([owned, resources]), equity)
+    total: NDArray[np.float64] = resources + exchange["skin"] + members
+    return total
 
 
 def _check_custody(custody: NDArray[np.float64], held: NDArray[np.float64]) -> None:

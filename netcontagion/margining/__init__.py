@@ -42,7 +42,7 @@ from netcontagion.margining._sizing import (
     toxic_health,
 )
 from netcontagion.margining._stablecoin import StablecoinPath, stablecoin_deleveraging
-from netcontagion.margining._state import CHANNELS
+from netcontagion.margining._state import CHANNELS, bearer_labels
 from netcontagion.margining._supported import check_supported, unsupported
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "attack_profit",
     "auto_deleverage",
     "bankruptcy_price",
+    "bearer_labels",
     "cascade",
     "cash_from_sale",
     "check_supported",

@@ -12,6 +12,7 @@ import numpy as np
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError
 from netcontagion.margining._final import clear_up, is_due
+from netcontagion.margining._kept import kept
 from netcontagion.margining._ledger import Laws, add_up, laws_of, losses_by_bearer
 from netcontagion.margining._state import CHANNELS, bearer_labels, called
 from netcontagion.margining._valuation import gains
@@ -146,11 +147,9 @@ class CascadeResult:
         """
         return self._play.events.table(self.network, self._bearers)
 
-    @functools.cached_property
+    @property
     def _bearers(self) -> pd.Index:
-        import pandas as pd
-
-        return pd.Index(bearer_labels(self.network), dtype=object, tupleize_cols=False, name="bearer")
+        return kept(self.network, "_bearers", _bearer_index)
 
     @functools.cached_property
     def accounts(self) -> pd.DataFrame:
@@ -328,6 +327,40 @@ class CascadeResult:
         """Losses by channel (rows) and bearer: traders, ``others@``, each exchange, liquidators, market, creditors."""
         return losses_by_bearer(self.network, self._bearer_losses)
 
+    @functools.cached_property
+    def loss(self) -> pd.DataFrame:
+        """Bearer x (direct, contagion): what the shock takes by itself [num], and what all other channels take."""
+        import pandas as pd
+
+        direct = self._bearer_losses[CHANNELS.index("shock")]
+        contagion = self._bearer_losses.sum(axis=0) - direct
+        return pd.DataFrame({"direct": direct, "contagion": contagion}, index=self._bearers)
+
+    @property
+    def defaulted(self) -> pd.Series:
+        """Which nodes do not pay in the final clearing what they owe."""
+        import pandas as pd
+
+        return pd.Series(self._defaulted, index=self.network.nodes)
+
+    @functools.cached_property
+    def figures(self) -> dict[str, float]:
+        """Totals that take no look at accounts the run did not touch.
+
+        ``rounds``; accounts ``called`` and ``liquidated``; money ``sold``; ``bad_debt`` and the layers that bore it.
+        """
+        borne = dict.fromkeys(("deficit", *_NAMED), 0.0)
+        for (kind, _), value in self._play.events.by_exchange.items():
+            borne[kind] = borne.get(kind, 0.0) + float(value)
+        return {
+            "rounds": len(self._play.rounds),
+            "called": int(np.count_nonzero(self._play.by_account("called"))),
+            "liquidated": int(np.count_nonzero(self._play.by_account("liquidated"))),
+            "sold": float(sum(row["sold"] for row in self._play.rounds)),
+            "bad_debt": borne.pop("deficit"),
+            **{_NAMED.get(kind, f"{kind}_used"): value for kind, value in borne.items()},
+        }
+
     # words --------------------------------------------------------------------------------------------------------
 
     def check(self) -> Laws:
@@ -465,6 +498,12 @@ def close(play: Play, ending: Ending[int], *, seed: int | None, mode: str = "seq
         facts=facts,
         _play=play,
     )
+
+
+def _bearer_index(net: ExposureNetwork) -> pd.Index:
+    import pandas as pd
+
+    return pd.Index(bearer_labels(net), dtype=object, tupleize_cols=False, name="bearer")
 
 
 @functools.cache

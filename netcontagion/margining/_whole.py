@@ -218,7 +218,8 @@ def _united(
     n_markets = len(live.markets)
     key = at[0].astype(np.int64) * n_markets + at[1]
     own, first = np.unique(live.overlay.code[seats.account] * n_markets + seats.market, return_index=True)
-    new = ~np.isin(own, key)
+    row = np.minimum(np.searchsorted(key, own), max(len(key) - 1, 0))  # rows lie by account and market
+    new = key[row] != own if len(key) else np.ones(len(own), dtype=bool)
     merged = np.concatenate([key, own[new]])
     order = np.argsort(merged, kind="stable")
     account, market = np.divmod(merged[order], max(n_markets, 1))

@@ -289,6 +289,8 @@ def _place(labels: pd.Index, name: Any, kind: str) -> int:
     import pandas as pd
 
     bare = name[1] if isinstance(name, tuple) and len(name) == 2 and name[0] == kind else name
+    if type(bare) in (str, int) and bare in labels:
+        return int(labels.get_loc(bare))  # type: ignore[arg-type]  # labels are unique: a place, no mask
     place = int(labels.get_indexer(pd.Index([bare], tupleize_cols=False))[0]) if len(labels) else -1
     if place < 0:
         raise UnknownLabelError(name, labels, kind)

@@ -1,0 +1,188 @@
+"""Many shocks to one network cleared side by side, where what nodes owe is the same in all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from netcontagion._compile import kernel
+from netcontagion.clearing._eisenberg_noe import eisenberg_noe, prepare
+from netcontagion.clearing._estate import estate_of, external_liabilities, obligations
+from netcontagion.clearing._scenarios import ShortfallValues
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from netcontagion._status import Status
+    from netcontagion.clearing._estate import Estate
+    from netcontagion.clearing._result import ClearingResult
+    from netcontagion.clearing._system import Floats, Prepared
+    from netcontagion.network import ExposureNetwork, Shock
+
+__all__ = ["Together", "clear_together"]
+
+
+class Together(NamedTuple):
+    """Scenarios cleared side by side: by scenario (s,), and by node (n,) summed over those that settled.
+
+    ``node_loss`` is weighted; money in the numeraire.
+    """
+
+    statuses: tuple[Status, ...]
+    rounds: NDArray[np.int64]
+    shortfall: Floats
+    direct: Floats
+    contagion: Floats
+    defaults: NDArray[np.int64]
+    node_loss: Floats
+    node_defaults: NDArray[np.int64]
+
+
+class _Calm(NamedTuple):
+    """The network without any shock."""
+
+    estate: Estate
+    prepared: Prepared
+    result: ClearingResult
+
+
+def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], weights: Floats, **options: Any) -> Together | None:
+    """Clear scenarios of one network by Eisenberg and Noe, as :func:`clear` does one by one, and add them up.
+
+    Parameters
+    ----------
+    net : ExposureNetwork
+        The network before the shocks.
+    shocks : sequence of Shock
+        s of them; none is a path.
+    weights : ndarray (s,)
+        Weight of each scenario in the losses by node.
+    **options
+        Those of :func:`eisenberg_noe`.
+
+    Returns
+    -------
+    Together or None
+        Nodes are those of ``net.nodes``. None where a shock changes what nodes owe each other.
+
+    Raises
+    ------
+    ValueError, ContagionError
+        What a shock does to the network is not possible, or an option is not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import netcontagion as nc
+    >>> net = nc.builders.from_matrix([[0, 8], [0, 0]], rows="debtor", external_assets=[9, 1], labels=["a", "b"])
+    >>> shocks = [nc.Shock.loss({"a": loss}) for loss in (1.0, 3.0)]
+    >>> nc.clearing.clear_together(net, shocks, np.ones(2)).contagion.tolist()
+    [0.0, 2.0]
+    """
+    options = {name: value for name, value in options.items() if name != "strict"}
+    calm = _calm(net, options)
+    if calm is None:
+        return None
+    estates = [estate_of(net, shock, calm.estate) for shock in shocks]
+    due = calm.estate.account_equity
+    if not all(one.account_equity is due or np.array_equal(one.account_equity, due) for one in estates):
+        return None
+    rows = np.stack([one.assets for one in estates])
+    result = eisenberg_noe(calm.prepared, np.ascontiguousarray(rows.T), strict=False, **options)
+    settled = np.array([status.settled for status in result.statuses])
+    values: Any = result.values
+    by_push = isinstance(values, ShortfallValues) and not values.alone
+    add_up = _of_shortfalls if by_push else _of_values
+    sums = add_up(calm, result, rows, np.where(settled, weights, 0.0), settled)
+    return Together(result.statuses, np.asarray(result.iterations), *sums)
+
+
+def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
+    """Clear the network without a shock, once per network and options; None with debt of several seniorities."""
+    from netcontagion.network import Shock as Event
+
+    key = f"_cleared_calm {sorted(options.items())}"
+    if key not in net.__dict__ and len(np.unique(net.columns("liabilities")["seniority"])) > 1:
+        net.__dict__[key] = None
+    if key not in net.__dict__:
+        estate = estate_of(net, Event())
+        owed = obligations(net, estate.account_equity)
+        rank = options.get("external_rank", "pari_passu")
+        prepared = prepare(owed, external_liabilities(net), external_rank=rank)
+        result = eisenberg_noe(prepared, estate.assets, strict=False, **options)
+        net.__dict__[key] = _Calm(estate, prepared, result)
+    found: _Calm | None = net.__dict__[key]
+    return found
+
+
+def _of_shortfalls(calm: _Calm, result: ClearingResult, rows: Floats, weights: Floats, settled: Any) -> tuple[Any, ...]:
+    """Add up scenarios known by their shortfalls: work follows the defaulters, and no array (n, s) is made."""
+    values: Any = result.values
+    short, prepared = values.short.near, calm.prepared
+    before = prepared.dues - calm.result.values.payments
+    found: tuple[Any, ...] = add_up_shortfalls(
+        rows, calm.estate.assets, calm.result.values.net_worth, before, prepared.dues,
+        prepared.owed.indptr, prepared.owed.indices, prepared.owed.data,
+        short.indptr, short.indices, short.data, result.tolerance, weights, settled,
+    )  # fmt: skip
+    return found
+
+
+def _of_values(calm: _Calm, result: ClearingResult, rows: Floats, weights: Floats, settled: Any) -> tuple[Any, ...]:
+    """Add up scenarios of which some were solved in full."""
+    worth = calm.result.values.net_worth[:, None]
+    shocked = np.maximum(worth + (rows - calm.estate.assets).T, 0.0)
+    direct = np.maximum(worth, 0.0) - shocked
+    contagion = shocked - np.maximum(result.values.net_worth, 0.0)
+    failed = result.values.defaulted(result.tolerance)
+    return (
+        result.values.shortfall.sum(axis=0),
+        direct.sum(axis=0),
+        contagion.sum(axis=0),
+        failed.sum(axis=0),
+        (direct + contagion) @ weights,
+        failed[:, settled].sum(axis=1),
+    )
+
+
+@kernel
+def add_up_shortfalls(
+    rows: Any, assets: Any, worth: Any, before: Any, dues: Any, starts: Any, creditors: Any, amounts: Any,
+    begins: Any, nodes: Any, values: Any, tolerance: float, weights: Any, settled: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Add up by scenario and by node what is lost, when receipts fall by what debtors leave unpaid of each claim.
+
+    ``rows`` (s, n) are external assets, ``assets`` and ``worth`` those without a shock and the net worth they make,
+    ``before`` what is unpaid without one. Claims are csr arrays, shortfalls csc arrays.
+    """
+    scenarios, size = rows.shape
+    shortfall, direct, contagion = np.zeros(scenarios), np.zeros(scenarios), np.zeros(scenarios)
+    defaults, node_defaults = np.zeros(scenarios, np.int64), np.zeros(size, np.int64)
+    node_loss, short, receipts = np.zeros(size), np.zeros(size), np.zeros(size)
+    for scenario in range(scenarios):
+        receipts[:] = 0.0
+        for place in range(begins[scenario], begins[scenario + 1]):
+            node, value = nodes[place], values[place]
+            short[node] = value
+            shortfall[scenario] += value
+            if value > tolerance * dues[node]:
+                defaults[scenario] += 1
+                node_defaults[node] += settled[scenario]
+        for debtor in range(size):
+            more = short[debtor] - before[debtor]
+            if more != 0.0:
+                share = more / dues[debtor]
+                for claim in range(starts[debtor], starts[debtor + 1]):
+                    receipts[creditors[claim]] -= share * amounts[claim]
+            short[debtor] = 0.0
+        for node in range(size):
+            shocked = worth[node] + (rows[scenario, node] - assets[node])
+            left = max(shocked, 0.0)
+            by_shock, by_others = max(worth[node], 0.0) - left, left - max(shocked + receipts[node], 0.0)
+            direct[scenario] += by_shock
+            contagion[scenario] += by_others
+            node_loss[node] += weights[scenario] * (by_shock + by_others)
+    return shortfall, direct, contagion, defaults, node_loss, node_defaults
