@@ -338,3 +338,22 @@ def test_without_obligations_a_cascade_is_a_fire_sale():
     assert 0 < sold.sum() < 30
     assert len(found.rounds) > 3
     assert found.assets.loc["ETH", "price"] == pytest.approx(price, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("accounts", [60, 3000])
+def test_figures_and_loss_are_those_of_the_tables(accounts, seed):
+    net = nc.generators.market(accounts, exchanges=3, seed=seed)
+    run = nc.cascade(net, nc.Shock.price({"ETH": -0.35}, family=True))
+    exchanges, figures = run.exchanges, run.figures
+    assert figures["called"] == run.accounts["called"].sum() > 0
+    assert figures["liquidated"] == run.accounts["liquidated"].sum() > 0
+    assert figures["rounds"] == len(run.rounds)
+    assert figures["sold"] == pytest.approx(run.rounds["sold"].sum(), rel=1e-12)
+    for name, column in (("bad_debt", "deficit"), ("equity_used", "equity_used"), ("socialised", "socialised")):
+        assert figures[name] == pytest.approx(exchanges[column].sum(), rel=1e-12)
+    both = run.loss.sum(axis=1)
+    for table in (run.traders, exchanges):
+        np.testing.assert_allclose(both[table.index], table["loss"], rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(run.loss["direct"][run.traders.index], run.traders["loss_shock"], rtol=1e-12)
+    assert not run.defaulted.any()

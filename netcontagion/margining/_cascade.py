@@ -381,6 +381,12 @@ class Play:
             found[overlay.index.order[stroke.place]] = stroke_notes(stroke, overlay.index)[name]
         return found
 
+    def count(self, name: str) -> int:
+        """Count the accounts that were called, or liquidated: all that were closed at one stroke, and seats."""
+        overlay = self.state.overlay
+        seated = np.count_nonzero(self.notes[name][: len(overlay.accounts)])
+        return int(seated) + sum(len(stroke.place) for stroke in overlay.strokes)
+
     def finish(self) -> None:
         """Let go of what only a run that goes on needs."""
         self.state.board = self.state.overlay.trimmed(self.state.board)

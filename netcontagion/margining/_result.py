@@ -354,8 +354,8 @@ class CascadeResult:
             borne[kind] = borne.get(kind, 0.0) + float(value)
         return {
             "rounds": len(self._play.rounds),
-            "called": int(np.count_nonzero(self._play.by_account("called"))),
-            "liquidated": int(np.count_nonzero(self._play.by_account("liquidated"))),
+            "called": self._play.count("called"),
+            "liquidated": self._play.count("liquidated"),
             "sold": float(sum(row["sold"] for row in self._play.rounds)),
             "bad_debt": borne.pop("deficit"),
             **{_NAMED.get(kind, f"{kind}_used"): value for kind, value in borne.items()},
