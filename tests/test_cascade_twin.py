@@ -514,7 +514,7 @@ class Twin:
             repay = self.taken(bc, part * repay) / part
         if c != d and -self.taken(bd, -repay / md) < repay / md:
             repay = -self.taken(bd, -repay / md) * md
-        if repay <= 1e-12 * owed or repay < 1e-6 * allowed:
+        if repay <= 1e-12 * owed or repay < min(allowed, 1e-6 * max(allowed, self.opening[k])):
             return False
         paid = account["bor"][d] if repay >= owed * (1 - 1e-12) else repay / md
         seized = account["dep"][c] if repay * (1 + bonus) >= held * (1 - 1e-12) else repay * (1 + bonus) / mc

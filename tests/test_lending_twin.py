@@ -93,7 +93,7 @@ class LendingTwin(Twin):
     # the rounds
 
     def run(self):
-        changed, before = -1, None
+        changed, last_act, before = -1, -1, None
         for number in range(6000):
             marks = self.marks()
             self.start_prices = {a: self.price(p, a) for a, p in self.outside.items()}
@@ -130,9 +130,11 @@ class LendingTwin(Twin):
             for k in written_off:
                 acted = self.write_off(k, marks, self.holes) or acted
             self.waterfall(self.holes, marks)
+            last_act = number if acted else last_act
             if acted or marks != before:
                 changed, before = number, marks
-            if not (acted or waiting or any(lot["tried"] <= changed for lot in self.lots)):
+            open_lots = any(lot["tried"][1] <= changed and lot["tried"][0] <= last_act for lot in self.lots)
+            if not (acted or waiting or open_lots):
                 unsold = any(lot["units"] > 0 and self.wanted[lot["venue"]] > 0 for lot in self.stock)
                 return bool(left or self.lots or unsold), number + 1
         raise AssertionError("the twin does not settle")
@@ -233,13 +235,13 @@ class LendingTwin(Twin):
         left, rest, least = owed - repay, value - repay * (1 + bonus), rule.minimum_leftover
         if left > TINY * owed and rest > TINY * value and min(left, rest) < least:
             repay = max(0.0, min(repay, owed - least, (value - least) / (1 + bonus)))
-        repay = min(repay, self.room[venue], self.room[venue, c])
+        repay = allowed = min(repay, self.room[venue], self.room[venue, c])
         fee = self.market[venue, c]["protocol_fee"] * bonus
         price = marks[venue, c] / (1 + bonus - fee)
         if c != d:
             repay = min(repay, self.worth_paying(venue, c, d, price, repay, marks))
             repay = min(repay, self.affordable_value(venue, d, marks))
-        if repay <= TINY * owed:
+        if repay <= TINY * owed or repay < min(allowed, 1e-6 * max(allowed, self.opening[k])):
             return False
         paid = account["bor"][d] if repay >= owed * (1 - TINY) else repay / marks[venue, d]
         all_of_it = repay * (1 + bonus) >= value * (1 - TINY)
@@ -385,7 +387,7 @@ class LendingTwin(Twin):
         for c in held:
             for d in owes:
                 owed = debts[d] * held[c] / sum(held.values())
-                lot = {"venue": venue, "c": c, "d": d, "k": k, "owed": owed, "tried": -1}
+                lot = {"venue": venue, "c": c, "d": d, "k": k, "owed": owed, "tried": [-1, -1]}
                 lot |= {"units": units[c] * owes[d] / sum(owes.values()), "tab": owed * (1 + rule.price_rule.penalty)}
                 lot["opened"] = lot["tab"]
                 self.start(lot, marks, number)
@@ -419,17 +421,17 @@ class LendingTwin(Twin):
             auction, age = self.rule[lot["venue"]].inventory_rule.auction, number - lot["start"]
             if auction.form == "english":
                 if lot["bid"] is None and age >= auction.length:
-                    lot["tried"] = lot["start"]
+                    lot["tried"] = [lot["tried"][1], lot["start"]]
                     self.start(lot, marks, number)
                 continue
             lot["price"] = lot["top"] * self.fallen(auction, age)
             if age > auction.tail or lot["price"] < auction.cusp * lot["top"] * (1 - TINY):
-                lot["tried"] = lot["start"]
+                lot["tried"] = [lot["tried"][1], lot["start"]]
                 self.start(lot, marks, number)
                 lot["price"] = lot["top"]
                 anew.append(lot)
             elif lot["price"] <= TINY * lot["top"] and age > 0:
-                lot["tried"] = number
+                lot["tried"][1] = number
         for lot in anew:
             self.pay_starter(lot, marks)
         for_sale = self.offer_stock(marks)
@@ -499,14 +501,15 @@ class LendingTwin(Twin):
         if taken <= 0:
             return False
         if price > 0:
-            due = min(taken * price, lot["tab"] * mark, self.wanted[venue])
+            due = allowed = min(taken * price, lot["tab"] * mark, self.wanted[venue])
             if c != d:
                 due = min(
                     due, self.worth_paying(venue, c, d, price, due, marks), self.affordable_value(venue, d, marks)
                 )
             elif self.rule[venue].participation == "profitable" and price > marks[venue, c] * (1 + TINY):
                 return False
-            if due <= TINY * lot["opened"] * mark:
+            least = 1e-6 * lot["opened"] * max(mark, self.base[venue, d])
+            if due <= TINY * lot["opened"] * mark or due < min(allowed, least):
                 return False
             paid = lot["tab"] if due >= lot["tab"] * mark * (1 - TINY) else due / mark
             taken = taken if due >= taken * price * (1 - TINY) else due / price

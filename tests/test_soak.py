@@ -19,7 +19,6 @@ from netcontagion.margining._waterfall import RUN as LAYERS
 from netcontagion.network import rulebook, schema
 
 PRIORITIES = ("worst_first", "best_first", "random")
-# Where books are a hundredth of an account, liquidators can go on for thousands of rounds, crumb by crumb.
 ABSOLUTE = ("aave_v3", "comet", "hyperliquid", "maker", "maker_flip")  # thresholds in money
 
 
@@ -38,8 +37,8 @@ def run_of(seed: int, **options) -> nc.margining.CascadeResult:
 def keeps_the_laws(seed: int) -> None:
     run = run_of(seed)
     net, name = run.network, run.status.name
-    crumbs = name == "MAX_ROUNDS" and "thin" in flaws_of(seed)
-    assert name in ("SETTLED", "EXHAUSTED") or crumbs, (seed, run.status)
+    gated = name == "MAX_ROUNDS" and {"gates", "thin"} <= set(flaws_of(seed))  # a cap of withdrawals can take long
+    assert name in ("SETTLED", "EXHAUSTED") or gated, (seed, run.status)
     run.check()
     for table in (run.accounts, run.traders, run.exchanges, run.assets, run.markets, run.losses, run.rounds):
         numbers = table.select_dtypes("number")
@@ -87,14 +86,13 @@ def test_laws_hold_where_what_is_rare_happens(seed):
     keeps_the_laws(seed)
 
 
-# Known to fail: two liquidations feed each other crumb by crumb, though no book is thin, past the last round.
-OPEN = (5_578, 9_802, 11_776)
+# Purchases from lots, or liquidations, that feed each other crumb by crumb; an auction that nobody ever buys from, and
+# whose starters move a price each time; an inverse contract on a book that has ended.
+ENDLESS = (5_578, 11_776, 9_802, 12_142)
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="open: see OPEN")
-@pytest.mark.parametrize("seed", OPEN)
-def test_soak_where_it_is_known_to_fail(seed):
+@pytest.mark.parametrize("seed", ENDLESS)
+def test_a_run_ends_where_it_could_go_on_for_ever(seed):
     keeps_the_laws(seed)
 
 
@@ -103,8 +101,7 @@ def test_soak_where_it_is_known_to_fail(seed):
 def test_soak(block):
     size = int(os.environ.get("NETCONTAGION_SOAK", "1000")) // 20
     for seed in range(1_000 + block * size, 1_000 + (block + 1) * size):
-        if seed not in OPEN:
-            keeps_the_laws(seed)
+        keeps_the_laws(seed)
 
 
 @pytest.mark.parametrize("preset", presets())

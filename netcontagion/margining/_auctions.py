@@ -92,6 +92,7 @@ def price_lots(state: Live, marks: Floats, number: int) -> tuple[Ints, Ints]:
     spent = dutch & (price <= SLACK * lots.top[rows]) & (age > 0)
     anew = rows[over | silent]
     lots["tried"][rows[spent]] = number  # this is the lowest price, and stays it
+    lots["tried_before"][anew] = lots.tried[anew]
     lots["tried"][anew] = lots.start[anew]
     lots["price"][rows] = price
     _start(state, anew, marks, number)
@@ -162,10 +163,11 @@ def close_lots(state: Live, won: Ints) -> Ints:
     return np.flatnonzero(over)
 
 
-def unsettled(state: Live, last_change: int) -> bool:
+def unsettled(state: Live, last_change: int, last_act: int) -> bool:
     """Tell whether an auction is open that may still find a buyer.
 
-    One whose prices fell to their end without a buyer, and without any change since they began, never will.
+    One whose prices fell to their end without a buyer, and without any change since they began, never will; nor will
+    one that they did twice since somebody acted: what moved then may be what its starters sold.
     """
     lots = state.lots
-    return bool(((lots.seat >= 0) & (lots.tried <= last_change)).any())
+    return bool(((lots.seat >= 0) & (lots.tried <= last_change) & (lots.tried_before <= last_act)).any())

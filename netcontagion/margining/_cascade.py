@@ -274,7 +274,7 @@ class Play:
         )
         self.last_fall = np.zeros(len(state.books.depth), dtype=np.int64)  # event that last lowered each book
         self.between = Between(self)
-        self.last_change, self.last_marks = -1, before  # round in which something moved last
+        self.last_act, self.last_change, self.last_marks = -1, -1, before  # rounds in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
         self.passes = Passes()
         self.arrived = 0  # withdrawals that came into wallets in this round
@@ -360,9 +360,11 @@ class Play:
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
         acted = ran + self.arrived + answered + traded + moved + sold + holes > 0
+        if acted or any(at == number for at, _ in state.shock.later):
+            self.last_act = number
         if acted or not np.array_equal(marks, self.last_marks):
             self.last_change, self.last_marks = number, marks
-        pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change)
+        pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change, self.last_act)
         pending = pending or self.late or moving(state) or any(at > number for at, _ in state.shock.later)
         pending = pending or (state.runs is not None and state.runs.pending(number - self.last_change))
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED

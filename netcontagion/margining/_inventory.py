@@ -27,10 +27,10 @@ SLACK = 1e-12  # relative rounding
 _LOT: dict[str, Any] = {
     "exchange": np.int32, "seat": np.int64, "entry": np.int64, "debt_entry": np.int64, "collateral": np.int32,
     "debt": np.int32, "units": float, "tab": float, "owed": float, "opened": float, "top": float, "price": float,
-    "start": np.int64, "tried": np.int64, "bid": float, "asked": float, "stake": float,
+    "start": np.int64, "tried": np.int64, "tried_before": np.int64, "bid": float, "asked": float, "stake": float,
     "bid_round": np.int64, "event": np.int64,
 }  # fmt: skip
-_NONE = {"seat": -1, "entry": -1, "debt_entry": -1, "tried": -1, "bid_round": -1}
+_NONE = {"seat": -1, "entry": -1, "debt_entry": -1, "tried": -1, "tried_before": -1, "bid_round": -1}
 
 
 class Side(NamedTuple):

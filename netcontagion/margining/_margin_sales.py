@@ -182,8 +182,8 @@ def _close_positions(
     account, closed = board.accounts[k], 0.0
     log = with_room(log, logged, account.last_position - account.first_position)
     for p in range(account.first_position, account.last_position):
-        units, market = board.positions[p].quantity * share, board.markets[board.positions[p].market]
-        filled = asked(units, board.books[market.book], board.levels)
+        units = board.positions[p].quantity * share
+        filled = _asked(units, board.positions[p].market, board)
         if abs(filled) > LITTLE * abs(units):
             closed += close_contract(k, p, filled, board, marks, logged, log)
             logged += 1
@@ -202,6 +202,15 @@ def _filled(units: float, m: int, board: Board) -> float:
     market = board.markets[m]
     book = board.books[market.book]
     units = taken(units, book, board.levels)
+    return coin_fill(book.form, book.sold, book.depth, units) if market.kind == INVERSE else units
+
+
+@kernel
+def _asked(units: float, m: int, board: Board) -> float:
+    """Part of an order in a market that its book takes, the same of all that are filled together."""
+    market = board.markets[m]
+    book = board.books[market.book]
+    units = asked(units, book, board.levels)
     return coin_fill(book.form, book.sold, book.depth, units) if market.kind == INVERSE else units
 
 
@@ -331,8 +340,9 @@ def _within(units: float, worst: float, m: int, board: Board, marks: NDArray[np.
     elif worst <= 0.0:
         limit = 0.0
     side = 1.0 if units > 0.0 else -1.0
-    most = asked(units, book, board.levels)
-    most = coin_fill(book.form, book.sold, book.depth, most) if market.kind == INVERSE else most
+    most = _asked(units, m, board)
+    if abs(most) <= LITTLE * abs(units):
+        return 0.0
     everybody = most * crowding(units, book)
     low, high, middle = 0.0, 1.0, 1.0
     for step in range(STEPS):  # all of it, then nothing, then halves

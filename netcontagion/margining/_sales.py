@@ -78,7 +78,7 @@ def liquidate(
         repaid = _most_that_is_filled(repaid, share, same, book_c, book_d, mark_c, mark_d, levels)
         if not same and rule.left < np.inf:
             repaid = min(repaid, -units_of(market_d.shocked, -rule.left, book_d, levels) * mark_d)
-        if repaid < LEAST * allowed:
+        if repaid < min(allowed, LEAST * max(allowed, account.opening_debt)):
             continue
         paid, seized, fee = _terms(repaid, debt, collateral, bonus, fee_share, mark_c, mark_d)
         if not (paid > 0.0 and _pays(paid, seized - fee, rule, market_c, market_d, board)):
@@ -337,7 +337,7 @@ def take(offers: NDArray[np.int64], lots: Lots, board: Board, marks: NDArray[np.
             continue
         paid, got = 0.0, lot.units
         if price > 0.0:
-            due = min(lot.units * price, lot.tab * mark_d, rule.wanted)
+            due = allowed = min(lot.units * price, lot.tab * mark_d, rule.wanted)
             if market_c.book != market_d.book:
                 base_c, base_d = market_c.shocked, market_d.shocked
                 if not rule.always:
@@ -346,6 +346,8 @@ def take(offers: NDArray[np.int64], lots: Lots, board: Board, marks: NDArray[np.
                     due = min(due, -units_of(base_d, -rule.left, book_d, levels) * mark_d)
                 due = min(due, taken(lot.units, book_c, levels) * price, -taken(-lot.tab, book_d, levels) * mark_d)
             elif not rule.always and price > mark_c * (1.0 + SLACK):
+                continue
+            if due < min(allowed, LEAST * lot.opened * max(mark_d, market_d.shocked)):
                 continue
             if not due > SLACK * lot.opened * mark_d:
                 continue

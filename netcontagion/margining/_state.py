@@ -284,7 +284,7 @@ class Lots(Table, Protocol):
     ``units`` of collateral are left, ``tab`` units of the debt asset are asked for, ``owed`` of them the exchange is
     short of; ``opened`` was the tab at first. The price is ``top`` at ``start`` and ``price`` now. ``bid`` units of the
     debt asset for ``asked`` units of collateral, ``stake`` [num], are the last bid; ``tried`` is the start of the last
-    run of prices that found no buyer; ``event`` opened the lot.
+    run of prices that found no buyer, ``tried_before`` of the one before; ``event`` opened the lot.
     """
 
     exchange: Ints
@@ -301,6 +301,7 @@ class Lots(Table, Protocol):
     price: Floats
     start: Ints
     tried: Ints
+    tried_before: Ints
     bid: Floats
     asked: Floats
     stake: Floats
