@@ -250,16 +250,23 @@ def test_external_creditors_bear_what_is_not_paid():
     assert run.losses.loc["shock", "traders"] == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("seed", range(15))
-def test_laws_hold_with_liabilities_among_traders(seed):
+def owing_traders(seed, who):
+    """A market in which some traders owe each other more than they have."""
     rng = np.random.default_rng(seed)
-    net = nc.generators.market(60, exchanges=3, seed=seed, depth=0.3)
-    names = [t for t in net.labels("traders") if not t.startswith("others@")]
-    pairs = {tuple(rng.choice(names, 2, replace=False)) for _ in range(80)}
+    net = nc.generators.market(60, exchanges=3, seed=seed, depth=0.3, lenders=0.5)
+    borrows = net.balances["borrowed"].gt(0).groupby("account", observed=True).any()
+    debtors = set(net.accounts["trader"].astype(str)[borrows[borrows].index.astype(str)])
+    names = [t for t in net.labels("traders") if not t.startswith("others@") and (t in debtors) == (who == "borrowers")]
+    pairs = sorted({tuple(rng.choice(names, 2, replace=False).tolist()) for _ in range(80)})
     size = net.traders.assign(external_assets=rng.exponential(1e3, len(net.traders)))
     table = {"debtor": [p[0] for p in pairs], "creditor": [p[1] for p in pairs],
              "amount": rng.exponential(2e4, len(pairs))}  # fmt: skip
-    owing = net.replace(liabilities=table, traders=size)
+    return net.replace(liabilities=table, traders=size), net
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_liabilities_of_those_with_nothing_to_close_change_counterparty_losses_only(seed):
+    owing, net = owing_traders(seed, "suppliers")
     shock = nc.Shock.price({"ETH": -0.45}, family=True)
     run, apart = nc.cascade(owing, shock), nc.cascade(net, shock)
     run.check()
@@ -267,6 +274,18 @@ def test_laws_hold_with_liabilities_among_traders(seed):
     assert run.losses.loc["counterparty"].sum() == pytest.approx(0.0, abs=1e-6)
     rest = [c for c in run.losses.index if c != "counterparty"]
     np.testing.assert_allclose(run.losses.loc[rest, "traders"], apart.losses.loc[rest, "traders"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_borrowers_whom_the_clearing_makes_default_are_closed_out_and_the_laws_hold(seed):
+    owing, net = owing_traders(seed, "borrowers")
+    shock = nc.Shock.price({"ETH": -0.45}, family=True)
+    run, apart = nc.cascade(owing, shock), nc.cascade(net, shock)
+    run.check()
+    assert run.losses.loc["counterparty"].sum() == pytest.approx(0.0, abs=1e-6)
+    assert run.clearing_passes >= apart.clearing_passes
+    closed = run.accounts["liquidated"].sum() - apart.accounts["liquidated"].sum()
+    assert (closed > 0) == (run.clearing_passes > 1)
 
 
 # orientation --------------------------------------------------------------------------------------------------------
