@@ -194,7 +194,7 @@ def sdist(source, tmp_path_factory):
     run(sys.executable, "-m", "build", "--sdist", "--outdir", str(out), str(source))
     (archive,) = out.iterdir()
     with tarfile.open(archive) as opened:
-        opened.extractall(out, filter="data")
+        opened.extractall(out, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # since 3.11.4
     (unpacked,) = (path for path in out.iterdir() if path.is_dir())
     return unpacked
 

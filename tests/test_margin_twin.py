@@ -287,6 +287,12 @@ class MarginTwin(Twin):
         backing, must = self._weigh(k, self.accounts[k], marks)
         return backing / must if must > 0 else math.inf
 
+    def is_left_owing(self, k, marks):
+        """Whether a margin account of which nothing is required, having been closed, owes more than it has."""
+        backing, must = self._weigh(k, self.accounts[k], marks)
+        owed = sum(u * marks[self.accounts[k]["venue"], a] for a, u in self.accounts[k]["bor"].items())
+        return self.margined(k) and not must > 0 and backing < -1e-12 * owed
+
     # a round
 
     def run(self):
@@ -301,9 +307,10 @@ class MarginTwin(Twin):
             }
             health = {k: self.health(k, marks) for k in self.accounts if not k.startswith("others@")}
             forced = {k for k in health if self.accounts[k]["forced"] and health[k] < math.inf}
+            health |= dict.fromkeys(filter(lambda k: self.is_left_owing(k, marks), self.liquidated), -math.inf)
             called = [k for k in health if health[k] < 1 - 1e-12 or k in forced]
             called.sort(key=lambda k: (float(f"{health[k]:.11e}"), k))
-            helped = [k for k in called if self.respond(k, set(called), marks)]
+            helped = [k for k in called if health[k] > -math.inf and self.respond(k, set(called), marks)]
             left = [k for k in called if k not in helped]
             acted, holes = bool(helped), {}
             if "liquidation" in self.on:
