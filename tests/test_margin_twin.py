@@ -671,9 +671,6 @@ class MarginTwin(Twin):
 PRICE_ORDER = sorted(PRICE)
 
 
-BEYOND = 1e12  # a deficit behind an inverse contract near price 0: the rounding of such sums moves the other books
-
-
 def compare(seed, rules, **options):
     net, shock = nc.ExposureNetwork(**random_tables(seed, rules)), random_shock(seed)
     channels = options.get("channels", CHANNELS)
@@ -686,8 +683,6 @@ def compare(seed, rules, **options):
         left = twin.run()
     accounts, marks = run.accounts, twin.marks()
     assert set(accounts.index[accounts["liquidated"]]) == twin.liquidated
-    if accounts["deficit"].max() > BEYOND:
-        return run
     assert run.markets["mark"].to_dict() == pytest.approx(marks, rel=1e-9, abs=1e-9)
     before, after = opening_wealth(net), twin.wealth()
     size = max([1.0, *map(abs, before.values()), *(net.book.notional()), *map(abs, after.values())])
@@ -729,11 +724,24 @@ def test_margin_accounts_equal_their_twin_with_channels_off(channels, rules):
         compare(seed, rules, channels=channels)
 
 
+OPEN = (1498,)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(20))
 def test_margin_accounts_equal_their_twin_on_many_markets(block, rules):
     for seed in range(1000 + 30 * block, 1030 + 30 * block):
-        compare(seed, rules)
+        if seed not in OPEN:
+            compare(seed, rules)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    strict=True, reason="open: an inverse contract ends near price 0; rounding of 1e15 moves other books"
+)
+@pytest.mark.parametrize("seed", OPEN)
+def test_margin_accounts_differ_from_their_twin(seed, rules):
+    compare(seed, rules)
 
 
 def test_a_vault_and_the_account_whose_slice_it_took_tie_beyond_rounding(rules):

@@ -79,6 +79,9 @@ def liquidate(
         if not same and rule.left < np.inf:
             repaid = min(repaid, -units_of(market_d.shocked, -rule.left, book_d, levels) * mark_d)
         if repaid < min(allowed, LEAST * max(allowed, account.opening_debt)):
+            if repaid > 0.0 and not np.isnan(book_c.common):  # whoever is left a crumb leaves no room to the others
+                book_c.refused += (share - 1.0 if same else share) * repaid / mark_c
+                book_d.refused -= 0.0 if same else repaid / mark_d
             continue
         paid, seized, fee = _terms(repaid, debt, collateral, bonus, fee_share, mark_c, mark_d)
         if not (paid > 0.0 and _pays(paid, seized - fee, rule, market_c, market_d, board)):
