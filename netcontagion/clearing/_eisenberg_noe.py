@@ -27,9 +27,10 @@ from netcontagion.clearing._system import Prepared
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from netcontagion.clearing._scenario_assets import ScenarioAssets
     from netcontagion.clearing._system import Bools, Floats, System
 
-__all__ = ["SOLVERS", "eisenberg_noe", "prepare"]
+__all__ = ["SOLVERS", "clear_scenarios", "eisenberg_noe", "prepare"]
 
 SOLVERS = ("auto", "push", "accelerated", "fixed_point", "fictitious_default")
 PUSH_ROUNDS = 300  # of a push before "auto" mixes
@@ -203,13 +204,35 @@ def _pushes_first(owed: Any, options: Options) -> bool:
     return first and options.external_rank == "pari_passu" and options.which == "greatest" and not options.waves
 
 
+def clear_scenarios(prepared: Prepared, given: ScenarioAssets, **chosen: Any) -> ClearingResult:
+    """Do what :func:`eisenberg_noe` does, without raising, for scenarios known by what they change."""
+    options = Options(**chosen)
+    options.check(SOLVERS)
+    if not (given.count and _pushes_first(prepared.owed, options) and given.fits(_most(prepared))):
+        return eisenberg_noe(prepared, given.table, strict=False, **chosen)
+    told = bool(prepared.external.any())
+    return replace(_pushed(prepared, given, options, several=True, told_external=told), labels=prepared.labels)
+
+
+def _most(prepared: Prepared) -> float:
+    """Return the most that a node can have outside, so that no sum of money is without bound."""
+    return float(np.finfo(float).max) - prepared.largest
+
+
 def _together(prepared: Prepared, assets: Floats, options: Options, *, told_external: bool) -> ClearingResult:
-    """Push all scenarios at once, and solve by themselves those that a push does not settle."""
-    given = read_scenarios(assets, float(np.finfo(float).max) - prepared.largest)
+    """Push all scenarios at once, where their assets are right."""
+    given = read_scenarios(assets, _most(prepared))
     if given is None:
         return _one_by_one(prepared, checked_assets(assets, prepared), options, told_external=told_external)
+    return _pushed(prepared, given, options, several=assets.ndim == 2, told_external=told_external)
+
+
+def _pushed(
+    prepared: Prepared, given: ScenarioAssets, options: Options, *, several: bool, told_external: bool
+) -> ClearingResult:
+    """Push all scenarios at once, and solve by themselves those that a push does not settle."""
     batch = push_batch(prepared, given, options.rtol, *_limits(prepared.owed, options))
-    if assets.ndim == 1 and not batch.settled[0]:
+    if not several and not batch.settled[0]:
         return _one_by_one(prepared, given.of(0), options, told_external=told_external, spent=bool(batch.spent[0]))
     alone, residual = {}, batch.width.copy()  # at most the width: p <= Phi(p) at one bound, p >= Phi(p) at the other
     for scenario in np.flatnonzero(~batch.settled).tolist():
@@ -218,12 +241,12 @@ def _together(prepared: Prepared, assets: Floats, options: Options, *, told_exte
         alone[scenario] = solved
         batch.rounds[scenario] = solved.rounds
         residual[scenario] = _node_values(prepared, system, solved)["residual"]
-    values: Any = ShortfallValues(prepared, given, batch.short, alone, several=assets.ndim == 2)
+    values: Any = ShortfallValues(prepared, given, batch.short, alone, several=several)
     ready = Solved(np.empty(0), Enclosure("bracket", np.empty(0), np.empty(0), 0.0, 0.0), 0, Status.SETTLED)
     solved_all = [alone.get(scenario, ready) for scenario in range(given.count)]
-    told = residual if assets.ndim == 2 else float(residual[0])
+    told = residual if several else float(residual[0])
     result = _result(values, prepared.owed, told, solved_all, options, told_external=told_external)
-    return replace(result, iterations=batch.rounds if assets.ndim == 2 else int(batch.rounds[0]))
+    return replace(result, iterations=batch.rounds if several else int(batch.rounds[0]))
 
 
 def _limits(owed: Any, options: Options) -> tuple[int, float]:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from netcontagion._arrays import group_sum
+from netcontagion.clearing._scenario_assets import Changes
 from netcontagion.errors import ContagionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
     from netcontagion.network import ExposureNetwork, Shock
 
-__all__ = ["Estate", "estate_of", "external_liabilities", "obligations", "obligations_by_class"]
+__all__ = [
+    "Estate",
+    "Owned",
+    "changed_assets",
+    "estate_of",
+    "external_liabilities",
+    "obligations",
+    "obligations_by_class",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +56,44 @@ def estate_of(net: ExposureNetwork, shock: Shock, calm: Estate | None = None) ->
     return Estate(np.concatenate([owned, _resources(net, factor)]), equity)
 
 
+def changed_assets(net: ExposureNetwork, shocks: Sequence[Shock], owned: Owned) -> Changes | None:
+    """List what shocks to single traders change in what they have; None where one of the shocks reaches further.
+
+    ``owned`` are wallets and holdings without a shock.
+    """
+    if any(shock.moves or shock.loss_shares for shock in shocks):
+        return None
+    external, begins = net.columns("traders")["external_assets"], [0]
+    nodes: list[int] = []
+    amounts: list[float] = []
+    for shock in shocks:
+        left = {who: value + owned.wallets[who] for who, value in shock.after_losses(net, external).items()}
+        left |= dict.fromkeys(shock.failing(net), 0.0)
+        nodes += left
+        amounts += [value + owned.holdings[who] for who, value in left.items()]
+        begins.append(len(nodes))
+    return Changes(np.array(begins, dtype=np.int64), np.array(nodes, dtype=np.int32), np.array(amounts, dtype=float))
+
+
+class Owned(NamedTuple):
+    """What wallets and holdings of every trader are worth [num]."""
+
+    wallets: NDArray[np.float64]
+    holdings: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, net: ExposureNetwork, price: NDArray[np.float64]) -> Owned:
+        """Add them up at prices."""
+        tables = (net.columns("wallets"), net.columns("holdings"))
+        size = len(net.labels("traders"))
+        return cls(*(group_sum(table["trader"], table["units"] * price[table["asset"]], size) for table in tables))
+
+
 def _owned(net: ExposureNetwork, shock: Shock, price: NDArray[np.float64]) -> NDArray[np.float64]:
     """Add up external assets, wallets and holdings of traders."""
-    owned, size = shock.external_assets(net), len(net.labels("traders"))
-    defaulted = shock.defaulted(net)
-    for name in ("wallets", "holdings"):
-        table = net.columns(name)
-        value = group_sum(table["trader"], table["units"] * price[table["asset"]], size)
-        owned = owned + (np.where(defaulted, 0.0, value) if name == "wallets" else value)
-    return owned
+    owned = Owned.of(net, price)
+    owned.wallets[shock.failing(net)] = 0.0
+    return shock.external_assets(net) + owned.wallets + owned.holdings
 
 
 def _resources(net: ExposureNetwork, factor: NDArray[np.float64]) -> NDArray[np.float64]:

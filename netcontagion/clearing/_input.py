@@ -24,12 +24,12 @@ SOLVERS = ("auto", "fixed_point", "fictitious_default")
 class Options(NamedTuple):
     """How to solve: the keywords of the public function."""
 
-    external_rank: str
-    which: str
-    solver: str
-    rtol: float
-    max_rounds: int
-    waves: bool
+    external_rank: str = "pari_passu"
+    which: str = "greatest"
+    solver: str = "auto"
+    rtol: float = 1e-10
+    max_rounds: int = 10_000
+    waves: bool = False
 
     def check(self, solvers: tuple[str, ...] = SOLVERS) -> None:
         """Refuse, with a ValueError, what is not allowed or has no meaning together."""

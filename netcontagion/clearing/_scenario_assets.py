@@ -18,7 +18,7 @@ from netcontagion._compile import in_threads, kernel
 if TYPE_CHECKING:
     from netcontagion.clearing._system import Floats
 
-__all__ = ["NO_CHANGES", "ScenarioAssets", "read_scenarios"]
+__all__ = ["NO_CHANGES", "Changes", "ScenarioAssets", "read_scenarios"]
 
 BLOCK = 64  # scenarios a processor turns at a time
 TILE = 64  # nodes turned together
@@ -58,6 +58,10 @@ class ScenarioAssets:
         changed = slice(begins[scenario], begins[scenario + 1])
         row[nodes[changed]] = amounts[changed]
         return row
+
+    def fits(self, most: float) -> bool:
+        """Whether every number is in [0, most]."""
+        return all(bool(((part >= 0.0) & (part <= most)).all()) for part in (self.rows, self.changes.amounts))
 
     @functools.cached_property
     def table(self) -> Floats:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from netcontagion._compile import kernel
-from netcontagion.clearing._eisenberg_noe import eisenberg_noe, prepare
-from netcontagion.clearing._estate import estate_of, external_liabilities, obligations
+from netcontagion.clearing._eisenberg_noe import clear_scenarios, eisenberg_noe, prepare
+from netcontagion.clearing._estate import Owned, changed_assets, estate_of, external_liabilities, obligations
+from netcontagion.clearing._scenario_assets import NO_CHANGES, ScenarioAssets
 from netcontagion.clearing._scenarios import ShortfallValues
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class _Calm(NamedTuple):
     """The network without any shock."""
 
     estate: Estate
+    owned: Owned
     prepared: Prepared
     result: ClearingResult
 
@@ -84,20 +86,28 @@ def clear_together(net: ExposureNetwork, shocks: Sequence[Shock], weights: Float
     """
     options = {name: value for name, value in options.items() if name != "strict"}
     calm = _calm(net, options)
-    if calm is None:
+    given = None if calm is None else _assets_of(net, shocks, calm)
+    if calm is None or given is None:
         return None
-    estates = [estate_of(net, shock, calm.estate) for shock in shocks]
-    due = calm.estate.account_equity
-    if not all(one.account_equity is due or np.array_equal(one.account_equity, due) for one in estates):
-        return None
-    rows = np.stack([one.assets for one in estates])
-    result = eisenberg_noe(calm.prepared, np.ascontiguousarray(rows.T), strict=False, **options)
+    result = clear_scenarios(calm.prepared, given, **options)
     settled = np.array([status.settled for status in result.statuses])
     values: Any = result.values
     by_push = isinstance(values, ShortfallValues) and not values.alone
     add_up = _of_shortfalls if by_push else _of_values
-    sums = add_up(calm, result, rows, np.where(settled, weights, 0.0), settled)
+    sums = add_up(calm, result, given, np.where(settled, weights, 0.0), settled)
     return Together(result.statuses, np.asarray(result.iterations), *sums)
+
+
+def _assets_of(net: ExposureNetwork, shocks: Sequence[Shock], calm: _Calm) -> ScenarioAssets | None:
+    """Return what everybody has in every scenario; None where a shock changes what nodes owe each other."""
+    changes = changed_assets(net, shocks, calm.owned)
+    if changes is not None:
+        return ScenarioAssets(calm.estate.assets[None], changes, len(shocks))
+    estates = [estate_of(net, shock, calm.estate) for shock in shocks]
+    due = calm.estate.account_equity
+    if not all(one.account_equity is due or np.array_equal(one.account_equity, due) for one in estates):
+        return None
+    return ScenarioAssets(np.stack([one.assets for one in estates]), NO_CHANGES, len(shocks))
 
 
 def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
@@ -113,28 +123,34 @@ def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
         rank = options.get("external_rank", "pari_passu")
         prepared = prepare(owed, external_liabilities(net), external_rank=rank)
         result = eisenberg_noe(prepared, estate.assets, strict=False, **options)
-        net.__dict__[key] = _Calm(estate, prepared, result)
+        net.__dict__[key] = _Calm(estate, Owned.of(net, net.columns("assets")["price"]), prepared, result)
     found: _Calm | None = net.__dict__[key]
     return found
 
 
-def _of_shortfalls(calm: _Calm, result: ClearingResult, rows: Floats, weights: Floats, settled: Any) -> tuple[Any, ...]:
+def _of_shortfalls(
+    calm: _Calm, result: ClearingResult, given: ScenarioAssets, weights: Floats, settled: Any
+) -> tuple[Any, ...]:
     """Add up scenarios known by their shortfalls: work follows the defaulters, and no array (n, s) is made."""
     values: Any = result.values
     short, prepared = values.short.near, calm.prepared
-    before = prepared.dues - calm.result.values.payments
+    found_calm: Any = calm.result.values
+    by_push = isinstance(found_calm, ShortfallValues) and not found_calm.alone
+    before = found_calm.short.near.toarray()[:, 0] if by_push else prepared.dues - found_calm.payments
     found: tuple[Any, ...] = add_up_shortfalls(
-        rows, calm.estate.assets, calm.result.values.net_worth, before, prepared.dues,
+        *given.block(0, given.count), calm.estate.assets, found_calm.net_worth, before, prepared.dues,
         prepared.owed.indptr, prepared.owed.indices, prepared.owed.data,
         short.indptr, short.indices, short.data, result.tolerance, weights, settled,
     )  # fmt: skip
     return found
 
 
-def _of_values(calm: _Calm, result: ClearingResult, rows: Floats, weights: Floats, settled: Any) -> tuple[Any, ...]:
+def _of_values(
+    calm: _Calm, result: ClearingResult, given: ScenarioAssets, weights: Floats, settled: Any
+) -> tuple[Any, ...]:
     """Add up scenarios of which some were solved in full."""
     worth = calm.result.values.net_worth[:, None]
-    shocked = np.maximum(worth + (rows - calm.estate.assets).T, 0.0)
+    shocked = np.maximum(worth + (given.table - calm.estate.assets[:, None]), 0.0)
     direct = np.maximum(worth, 0.0) - shocked
     contagion = shocked - np.maximum(result.values.net_worth, 0.0)
     failed = result.values.defaulted(result.tolerance)
@@ -150,20 +166,34 @@ def _of_values(calm: _Calm, result: ClearingResult, rows: Floats, weights: Float
 
 @kernel
 def add_up_shortfalls(
-    rows: Any, assets: Any, worth: Any, before: Any, dues: Any, starts: Any, creditors: Any, amounts: Any,
-    begins: Any, nodes: Any, values: Any, tolerance: float, weights: Any, settled: Any,
+    rows: Any, firsts: Any, changed: Any, changes: Any, assets: Any, worth: Any, before: Any, dues: Any, starts: Any,
+    creditors: Any, amounts: Any, begins: Any, nodes: Any, values: Any, tolerance: float, weights: Any, settled: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Add up by scenario and by node what is lost, when receipts fall by what debtors leave unpaid of each claim.
 
-    ``rows`` (s, n) are external assets, ``assets`` and ``worth`` those without a shock and the net worth they make,
-    ``before`` what is unpaid without one. Claims are csr arrays, shortfalls csc arrays.
+    External assets are ``rows`` (s, n), or ``changes`` at ``changed`` nodes of the only row, from ``firsts`` on;
+    ``assets`` and ``worth`` are those without a shock and the net worth they make, ``before`` what is unpaid without
+    one. Claims are csr arrays, shortfalls csc arrays. Of the only row, work follows what a scenario changes.
     """
-    scenarios, size = rows.shape
+    scenarios, size, together = len(weights), len(dues), len(firsts) > 0
     shortfall, direct, contagion = np.zeros(scenarios), np.zeros(scenarios), np.zeros(scenarios)
     defaults, node_defaults = np.zeros(scenarios, np.int64), np.zeros(size, np.int64)
-    node_loss, short, receipts = np.zeros(size), np.zeros(size), np.zeros(size)
+    node_loss, short, receipts, taken = np.zeros(size), np.zeros(size), np.zeros(size), np.zeros(size)
+    calm_short, listed = np.flatnonzero(before), np.zeros(size, np.bool_)
+    touched = np.empty(size, np.int64)
     for scenario in range(scenarios):
-        receipts[:] = 0.0
+        count = 0
+        if together:
+            for place in range(firsts[scenario], firsts[scenario + 1]):
+                node = changed[place]
+                taken[node] = changes[place] - assets[node]
+                touched[count], listed[node] = node, True
+                count += 1
+        else:
+            for node in range(size):
+                taken[node] = rows[scenario, node] - assets[node]
+                touched[node], listed[node] = node, True
+            count = size
         for place in range(begins[scenario], begins[scenario + 1]):
             node, value = nodes[place], values[place]
             short[node] = value
@@ -171,18 +201,28 @@ def add_up_shortfalls(
             if value > tolerance * dues[node]:
                 defaults[scenario] += 1
                 node_defaults[node] += settled[scenario]
-        for debtor in range(size):
+        owing = begins[scenario + 1] - begins[scenario]
+        for turn in range(owing + len(calm_short)):
+            debtor = nodes[begins[scenario] + turn] if turn < owing else calm_short[turn - owing]
+            if turn >= owing and short[debtor] > 0.0:
+                continue  # had its turn
             more = short[debtor] - before[debtor]
             if more != 0.0:
                 share = more / dues[debtor]
                 for claim in range(starts[debtor], starts[debtor + 1]):
-                    receipts[creditors[claim]] -= share * amounts[claim]
-            short[debtor] = 0.0
-        for node in range(size):
-            shocked = worth[node] + (rows[scenario, node] - assets[node])
+                    node = creditors[claim]
+                    receipts[node] -= share * amounts[claim]
+                    if not listed[node]:
+                        touched[count], listed[node] = node, True
+                        count += 1
+        for place in range(begins[scenario], begins[scenario + 1]):
+            short[nodes[place]] = 0.0
+        for node in touched[:count] if not together else np.sort(touched[:count]):
+            shocked = worth[node] + taken[node]
             left = max(shocked, 0.0)
             by_shock, by_others = max(worth[node], 0.0) - left, left - max(shocked + receipts[node], 0.0)
             direct[scenario] += by_shock
             contagion[scenario] += by_others
             node_loss[node] += weights[scenario] * (by_shock + by_others)
+            receipts[node], taken[node], listed[node] = 0.0, 0.0, False
     return shortfall, direct, contagion, defaults, node_loss, node_defaults

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion._arrays import plain
+from netcontagion._arrays import blank, plain
 from netcontagion.errors import UnknownLabelError
 
 if TYPE_CHECKING:
@@ -165,10 +165,8 @@ class Shock:
 
     def price_factors(self, net: ExposureNetwork) -> NDArray[np.float64]:
         """Factor on the price of each asset, in the order of ``net.labels("assets")``."""
-        labels = net.labels("assets")
-        underlying = dict(zip(labels, net.columns("assets")["underlying"], strict=True))
-        known = set(underlying) | {name for name in underlying.values() if name is not None}
-        factors = np.ones(len(labels))
+        underlying, known = net.underlyings
+        factors = np.ones(len(underlying))
         for pairs, family in self.moves:
             named = dict(pairs)
             for name in named:
@@ -177,32 +175,40 @@ class Shock:
                 if not family and name not in underlying:
                     followers = [asset for asset, parent in underlying.items() if parent == name]
                     raise UnknownLabelError(name, followers, "asset (an underlying: family=True moves what follows it)")
-            for place, label in enumerate(labels):
+            for place, label in enumerate(underlying):
                 change = _change(label, named, underlying) if family else named.get(label)
                 factors[place] *= 1 + (change or 0.0)
         return factors
 
     def external_assets(self, net: ExposureNetwork, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """External assets of each trader after losses and defaults [num]; before, by default, those of the network."""
-        labels = net.labels("traders")
         after = np.array(net.columns("traders")["external_assets"] if before is None else before)
         for share in self.loss_shares:
             after *= 1 - share
+        for place, left in self.after_losses(net, after).items():
+            after[place] = left
+        after[self.failing(net)] = 0.0
+        return after
+
+    def after_losses(self, net: ExposureNetwork, before: NDArray[np.float64]) -> dict[int, float]:
+        """External assets of the traders that losses name, by code [num]."""
+        after: dict[int, float] = {}
         for name, amount in self.losses:
             place = _trader(net, name)
-            after[place] -= amount
-            if after[place] < -1e-12 * amount:
-                held = after[place] + amount
+            held = after.get(place, float(before[place]))
+            if held - amount < -1e-12 * amount:
                 raise ValueError(f"the loss of {name!r} exceeds its external assets, {held:g} {net.numeraire}")
-            after[place] = max(after[place], 0.0)
-        after[self.defaulted(net)] = 0.0
-        return after if len(labels) else np.zeros(0)
+            after[place] = max(held - amount, 0.0)
+        return after
+
+    def failing(self, net: ExposureNetwork) -> list[int]:
+        """Codes of the traders that the shock makes fail."""
+        return [_trader(net, name) for name in self.defaults]
 
     def defaulted(self, net: ExposureNetwork) -> NDArray[np.bool_]:
         """Which traders the shock makes fail."""
-        mask = np.zeros(len(net.labels("traders")), dtype=bool)
-        for name in self.defaults:
-            mask[_trader(net, name)] = True
+        mask = blank(len(net.labels("traders")), bool)
+        mask[self.failing(net)] = True
         return mask
 
     def out(self, net: ExposureNetwork) -> NDArray[np.bool_]:
