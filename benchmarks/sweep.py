@@ -79,7 +79,7 @@ def clear_many(name: str, nodes: int, number: int, sample: int, seed: int) -> No
     )
 
 
-def cascade_many(accounts: int, number: int, sample: int, seed: int, n_jobs: int | None) -> None:
+def cascade_many(accounts: int, number: int, sample: int, seed: int, n_jobs: int) -> None:
     """Print one line for price scenarios of one lending market."""
     net = cascade.with_depth(cascade.market(accounts, seed), 20.0)
     nc.cascade(cascade.with_depth(cascade.market(10_000, seed), 1.0), nc.Shock.price({"A00": -0.3}))  # compiles
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=1_000_000)
     parser.add_argument("--scenarios", type=int, default=200)
     parser.add_argument("--sample", type=int, default=100)
-    parser.add_argument("--n-jobs", type=int, default=None)
+    parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     sample = min(options.sample, options.clearings)

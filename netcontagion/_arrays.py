@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["distinct", "freeze", "group_sum", "plain"]
+__all__ = ["blank", "distinct", "freeze", "group_sum", "plain"]
+
+LARGE = 2**20  # bytes from which zeros are pages of their own
 
 
 def freeze(values: ArrayLike, dtype: Any = None) -> NDArray[Any]:
@@ -19,6 +22,12 @@ def freeze(values: ArrayLike, dtype: Any = None) -> NDArray[Any]:
         array = array.view()
         array.flags.writeable = False
     return array
+
+
+def blank(size: int, dtype: Any) -> NDArray[Any]:
+    """Return zeros whose memory is taken, page by page, when somebody writes to it."""
+    length = size * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, length), dtype=dtype) if length > LARGE else np.zeros(size, dtype=dtype)
 
 
 def group_sum(codes: NDArray[np.integer[Any]], values: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion._arrays import blank, freeze
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
@@ -184,6 +185,12 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
 
 
+def _margined(net: ExposureNetwork) -> NDArray[np.bool_]:
+    """Which markets are on exchanges that have margin accounts."""
+    book, venue = net.book, net.columns("accounts")["exchange"]
+    return freeze(np.isin(book.market_exchange, venue[book.margined]))
+
+
 def _check_network(net: ExposureNetwork) -> None:
     check_supported(net)
     _check_positions(net)
@@ -264,9 +271,8 @@ class Play:
         self.scan, self.watch, self.strokes = Scan(index), Watch(index), Strokes(state, self.on)
         self.margin = MarginScan(state.net, state.terms)
         self.never_called = len(state.overlay.margin.test) - state.net.derived("accounts")  # others@: from here on
-        book, venue = state.net.book, state.net.columns("accounts")["exchange"]
-        self.margined = np.isin(book.market_exchange, venue[book.margined])  # markets of margin accounts
-        before = book.market_mark
+        self.margined = kept(state.net, "_margined", _margined)
+        before = state.net.book.market_mark
         self.reach = Reach(index, [np.stack([before, before])])
         self.desk, self.together = Desk(self), Together()
         self.asks_defaulters = np.array(
@@ -278,7 +284,8 @@ class Play:
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
         self.passes = Passes()
         self.arrived = 0  # withdrawals that came into wallets in this round
-        self.open_traders(state.overlay.defaulted)
+        if state.shock.defaults:
+            self.open_traders(state.overlay.defaulted)
         self.open_investors()
         self.open_runs()
         self.open_vaults()
@@ -431,13 +438,15 @@ class Play:
         """Clear what is owed; tell whether somebody defaults whose accounts are to be closed in the next rounds."""
         if "liquidation" not in self.on:
             return False
-        failing = self.passes.failing(self.state)
-        if failing.any():
+        who = self.passes.failing(self.state)
+        if len(who):
+            failing = blank(len(self.state.overlay.insolvent), bool)
+            failing[who] = True
             self.open_traders(failing)
             self.state.overlay.insolvent |= failing
             close_down(self.state)
             self.touch_all(failing)
-        return bool(failing.any())
+        return len(who) > 0
 
     def run(self, marks: NDArray[np.float64], number: int) -> int:
         """Let frightened traders withdraw; return from how many balances."""
@@ -522,8 +531,11 @@ class Play:
             return np.argsort(code(which))[self.rng.permutation(len(which))]
         key = rounded(-health if self.priority == "best_first" else health)
         order = np.argsort(key)
-        tied = (key[order][1:] == key[order][:-1]).any()
-        return np.lexsort((code(which), key)) if tied else order
+        same = np.diff(key[order]) == 0
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same)) if same.any() else _NOBODY
+        some = order[tied]
+        order[tied] = some[np.lexsort((code(which[some]), key[some]))]
+        return order
 
     def note_calls(
         self, which: NDArray[np.int64], health: NDArray[np.float64], largest: NDArray[np.int64], number: int
@@ -547,6 +559,9 @@ class Play:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
         """Let owners answer, and what is in transit arrive; return who is left, and how many accounts were helped."""
         state, seated = self.state, which >= 0
+        self.arrived, self.late = 0, False
+        if not (seated.any() or len(state.transit.units)):
+            return which, health, 0
         seats = which[seated]
         asked = self.asked(seats[np.isfinite(health[seated])])  # nobody answers for what is left of a closed account
         log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))

@@ -128,6 +128,8 @@ def _round_seconds(net: ExposureNetwork) -> float | None:
 def _without_volatility(net: ExposureNetwork, gamma: Floats) -> list[str]:
     """Assets with margins that shall answer to a volatility that nobody gave."""
     asks = (gamma > 0)[net.book.market_exchange] & (net.columns("markets")["maintenance_margin"] > 0)
+    if not asks.any():
+        return []
     asset = np.unique(net.book.market_asset[asks])
     given = net.columns("assets")["volatility"][asset] > 0
     return [str(label) for label in net.labels("assets")[asset[~given]]]

@@ -35,22 +35,19 @@ class Passes:
     count: int = 0
     last: ClearingResult | None = None
 
-    def failing(self, state: Live) -> NDArray[np.bool_]:
+    def failing(self, state: Live) -> NDArray[np.int64]:
         """Clear what is owed now; return which traders default by then and have something to close."""
-        fresh = np.zeros(len(state.net.labels("traders")), dtype=bool)
         able = kept(state.net, "_exposed", lambda _: _exposed(state))
         able = able[~state.overlay.has_failed(able)]
-        if not len(able):
-            return fresh
-        whole = current_state(state)
-        if not is_due(whole):
-            return fresh
+        whole = current_state(state) if len(able) else None
+        if whole is None or not is_due(whole):
+            return able[:0]
         result = clear_up(whole)
-        fresh[able] = np.asarray(result.defaulted)[able] & _open(whole)[able]
-        if fresh.any():
-            fresh &= ~kept(state.net, "_insolvent", _insolvent)
-        self.last = None if fresh.any() else result
-        self.count += int(fresh.any())
+        fresh = able[np.asarray(result.defaulted)[able] & _open(whole)[able]]
+        if len(fresh):
+            fresh = fresh[~kept(state.net, "_insolvent", _insolvent)[fresh]]
+        self.last = None if len(fresh) else result
+        self.count += int(len(fresh) > 0)
         return fresh
 
 

@@ -6,6 +6,8 @@ starts, so that a sale in pieces is the sale at once.
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -83,13 +85,19 @@ def levels_of(text: str) -> NDArray[np.float64]:
     return np.stack([edges, cash, np.append(price, price[-1])])
 
 
-class Forms(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Forms:
     """Impact forms of many books: codes, and where each ladder lies in ``levels``: its columns ``first:last``."""
 
     form: NDArray[np.uint8]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
     levels: NDArray[np.float64]
+
+    @functools.cached_property
+    def used(self) -> list[int]:
+        """Codes of the forms that any book has."""
+        return [int(code) for code in np.flatnonzero(np.bincount(self.form))]
 
 
 def read_forms(impact: Sequence[str]) -> Forms:

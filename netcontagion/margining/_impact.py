@@ -117,7 +117,7 @@ def curves(
 
 def quotes(forms: Forms, base: Floats, sold: Floats, depth: Floats) -> Floats:
     """Compute the price of every book now, whatever its form."""
-    codes = np.flatnonzero(np.bincount(forms.form)).tolist()
+    codes = forms.used
     if len(codes) == 1 and codes[0] != LADDER:
         return Curves(codes[0], base, sold, depth, NO_LEVELS).price()
     found = np.empty(len(base))

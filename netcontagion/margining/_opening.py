@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from netcontagion.margining._forms import Forms
     from netcontagion.margining._state import Books, Markets, Rules
     from netcontagion.network import ExposureNetwork, Rulebook, Shock
 
@@ -41,7 +42,7 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
     prices = net.columns("assets")["price"] * factor
     depth = book.book_depth * shock.depth_factor if "impact" in switches else np.full(len(book.book_depth), np.inf)
     markets = _markets(net, factor)
-    quotes = Quotes(net)
+    quotes = kept(net, "_without_sources", _without_sources) or Quotes(net)
     quotes.open(np.concatenate([prices, markets.shocked]))
     opening = np.array(markets.shocked)
     opening[quotes.market] = quotes.opening
@@ -73,6 +74,12 @@ def open_state(net: ExposureNetwork, shock: Shock, *, switches: Collection[str])
         lots=no_lots(),
         auctions=auction_terms(net),
     )
+
+
+def _without_sources(net: ExposureNetwork) -> Quotes | None:
+    """Quotes where no market names a source: no run changes them."""
+    quotes = Quotes(net)
+    return None if len(quotes.market) else quotes
 
 
 def _markets(net: ExposureNetwork, factor: NDArray[np.float64]) -> Markets:
@@ -120,27 +127,37 @@ def _settlement(net: ExposureNetwork) -> NDArray[np.int64]:
 
 def _books(net: ExposureNetwork, depth: NDArray[np.float64]) -> tuple[Books, NDArray[np.float64] | None]:
     """Books on which nothing was traded yet, those of the assets first, and the levels of their ladders."""
-    asset, none = net.columns("assets"), np.zeros(len(depth))
+    found = kept(net, "_unused_books", _unused_books).copy()
+    found["depth"] = depth
+    forms = kept(net, "_impact_forms", _impact_forms)
+    return found, forms.levels if (forms.form == LADDER).any() else None
+
+
+def _impact_forms(net: ExposureNetwork) -> Forms:
+    return read_forms(net.columns("assets")["impact"].tolist())
+
+
+def _unused_books(net: ExposureNetwork) -> Any:
+    asset, none = net.columns("assets"), np.zeros(len(net.book.book_depth))
     of_book = np.concatenate([np.arange(len(asset["price"])), net.book.market_asset])
-    forms = read_forms(asset["impact"].tolist())
+    forms = kept(net, "_impact_forms", _impact_forms)
     own, of_asset = net.columns("markets")["spread"], asset["spread"][net.book.market_asset]
     resilience = np.where(np.isnan(asset["half_life"]), 1.0, 0.5 ** (1.0 / asset["half_life"]))
-    found: Books = records(
+    return records(
         form=(forms.form[of_book], np.uint8),
         first=(forms.first[of_book], np.int64),
         last=(forms.last[of_book], np.int64),
-        depth=(depth, float),
+        depth=(none, float),
         sold=(none, float),
         passing=(none, float),
         permanent=(asset["permanent"][of_book], float),
         resilience=(resilience[of_book], float),
         spread=(np.append(asset["spread"], np.where(np.isnan(own), of_asset, own)), float),
-        common=(np.full(len(depth), np.nan), float),
+        common=(np.full(len(none), np.nan), float),
         together=(none, float),
         refused=(none, float),
         crowd=(none, float),
     )
-    return found, forms.levels if (forms.form == LADDER).any() else None
 
 
 def _bonus(net: ExposureNetwork) -> NDArray[np.float64]:
@@ -157,6 +174,13 @@ def _bonus(net: ExposureNetwork) -> NDArray[np.float64]:
 
 
 def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
+    found = kept(net, "_rules_of_exchanges", _rules_of).copy()
+    found["out"] = shock.out(net)
+    rules: Rules = found
+    return rules
+
+
+def _rules_of(net: ExposureNetwork) -> Any:
     exchange = net.columns("exchanges")
     books = [rulebook(name) for name in exchange["rulebook"]]
     funds = [
@@ -168,7 +192,7 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         values = [getattr(getattr(book, f"{part}_rule"), name) for book in books]
         return [np.nan if value is None else value for value in values]
 
-    found: Rules = records(
+    return records(
         route=([_ROUTES.index(book.inventory) for book in books], np.uint8),
         collateral_order=([_COLLATERAL_ORDERS[book.amount_rule.order] for book in books], np.uint8),
         whole_account=([book.amount == "whole_account" for book in books], np.uint8),
@@ -196,7 +220,7 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         room=(none, float),
         wanted=(none, float),
         fund_left=(none, float),
-        out=(shock.out(net), np.uint8),
+        out=(np.zeros(len(books)), np.uint8),
         reduce=([book.amount == "reduce" for book in books], np.uint8),
         target_health=([book.amount_rule.target_health for book in books], float),
         slice=([book.amount_rule.slice for book in books], float),
@@ -211,7 +235,6 @@ def _rules(net: ExposureNetwork, shock: Shock) -> Rules:
         backstop_below=([book.amount_rule.backstop_below for book in books], float),
         vault=(np.full(len(books), -1), np.int64),
     )
-    return found
 
 
 def _layers(book: Rulebook) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from netcontagion._arrays import distinct, group_sum
+from netcontagion._arrays import blank, distinct, group_sum
 from netcontagion._compile import kernel
 from netcontagion.margining._index import index_of
 from netcontagion.margining._margin_scan import margin_index_of
@@ -162,7 +162,7 @@ class Overlay:
     def __post_init__(self) -> None:
         n_markets = len(self.shocked)
         self.code, self.owner = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        self.insolvent = np.zeros(len(self.defaulted), dtype=bool)
+        self.insolvent = blank(len(self.defaulted), bool)
         self.used = dict.fromkeys(_LAYOUTS, 0)
         self.share, self.cut = np.ones(n_markets), np.zeros(n_markets)
         self.cold, self.holders = self.index.supply.copy(), self.index.suppliers.copy()

@@ -76,6 +76,8 @@ class Quotes:
 
     def open(self, prices: Floats) -> None:
         """Note what the sources say right after the shock, at these quotes, before anybody acts."""
+        if not len(self.market):
+            return
         self.opening = self.marks = self._reading(prices).marks
 
     def read(self, prices: Floats) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -480,10 +481,11 @@ def close(play: Play, ending: Ending[int], *, seed: int | None, mode: str = "seq
     play.finish()
     state = play.state
     factors = [strike.price_factors(state.net) for _, strike in state.shock.strikes]
-    moved = state.net.labels("assets")[(np.stack(factors) != 1).any(axis=0)]
+    names, _ = state.net.underlyings
+    moved = itertools.compress(names, (np.stack(factors) != 1).any(axis=0))
     facts = {
         "shock": str(state.shock),
-        "assets_moved": tuple(moved.tolist()),
+        "assets_moved": tuple(moved),
         "seed": seed,
         "mode": mode,
         "rounds": ending.rounds,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion._arrays import blank
 from netcontagion._compile import in_threads, kernel
 from netcontagion.margining._index import BLOCK
 from netcontagion.margining._state import longer
@@ -109,7 +110,8 @@ class Scan:
         index = self.index
         self.worst = index.block_worst.copy()
         self.cell = index.block_segment.copy()  # of the table of growths: valuation x segments + segment
-        self.opened = np.zeros(len(index.order), dtype=np.uint8)
+        self.bound = np.empty(len(self.worst))
+        self.opened = blank(len(index.order), np.uint8)
 
     def exposed(
         self, reach: NDArray[np.float64], marks: NDArray[np.float64], share: NDArray[np.float64]
@@ -117,8 +119,9 @@ class Scan:
         """Places that may be below health 1 now; ``reach`` is the growth since every valuation, now the last one."""
         index = self.index
         with np.errstate(over="ignore"):
-            bound = self.worst * reach.ravel()[self.cell]
-        blocks = np.flatnonzero(bound * NEAR >= 1.0)
+            bound = np.take(reach.ravel(), self.cell, out=self.bound, mode="clip")
+            bound *= self.worst
+        blocks = np.flatnonzero(bound >= 1.0 / NEAR)
         if not len(blocks):
             return blocks
         price = marks[index.slot_market]

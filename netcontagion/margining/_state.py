@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from netcontagion._arrays import freeze, group_sum
+from netcontagion._arrays import blank, freeze, group_sum
 from netcontagion.margining._forms import NO_LEVELS, Forms
 from netcontagion.margining._impact import quotes
 from netcontagion.margining._kept import kept
@@ -390,7 +391,7 @@ class Reserves:
             assessed=_zeros(size, written=len(contributed) > 0),
             claims=_zeros(size, written=bool(recourse)),
             surplus=np.zeros(len(net.book.market_mark)),
-            failed=np.zeros(size, dtype=bool),
+            failed=blank(size, bool),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -509,8 +510,13 @@ class State:
     def _left(self) -> NDArray[np.float64]:
         """Return what trades have left of the price of every book."""
         books = self.books
-        forms = Forms(books.form, books.first, books.last, NO_LEVELS if self.levels is None else self.levels)
-        return quotes(forms, np.ones(len(books)), books.sold, books.depth)
+        return quotes(self.forms, np.ones(len(books)), books.sold, books.depth)
+
+    @functools.cached_property
+    def forms(self) -> Forms:
+        """Impact forms of all books."""
+        books = self.books
+        return Forms(books.form, books.first, books.last, NO_LEVELS if self.levels is None else self.levels)
 
     def push(self, books: Any, units: Any) -> None:
         """Add net quantities sold on some books, each named once."""

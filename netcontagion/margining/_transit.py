@@ -45,6 +45,8 @@ def settle(state: Live, marks: NDArray[np.float64], number: int) -> NDArray[np.f
     units repaid, units deposited.
     """
     ours, entries = state.transit, state.entries
+    if not len(ours.units):
+        return np.zeros((0, 5))
     from_entry = entries[ours.source]
     venue = state.accounts.exchange[from_entry.account]
     left = np.nan_to_num(state.net.columns("exchanges")["withdraw_cap"], nan=np.inf)

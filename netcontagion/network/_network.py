@@ -174,6 +174,12 @@ class ExposureNetwork:
         """Labels of traders, then exchanges; ``(kind, label)`` where both have the label."""
         return node_index(self._labels["traders"], self._labels["exchanges"])
 
+    @functools.cached_property
+    def underlyings(self) -> tuple[dict[Any, Any], frozenset[Any]]:
+        """The underlying of every asset, in the order of their labels, and all names that a price move can name."""
+        found = dict(zip(self.labels("assets").tolist(), self.columns("assets")["underlying"].tolist(), strict=True))
+        return found, frozenset(found) | {name for name in found.values() if name is not None}
+
     def columns(self, table: str) -> Mapping[str, NDArray[Any]]:
         """Return a table as read-only arrays: integer codes for labels (-1: empty), numbers, words."""
         if table not in self._columns:
