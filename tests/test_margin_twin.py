@@ -464,6 +464,10 @@ class MarginTwin(Twin):
         base, book, coin = self.base[venue, a], self.book[venue, a], COIN[a]
         if self.kind[a] == INVERSE:
             depth, price = self.depth[book], self.price(base, book)
+            if units > 0 and not math.isinf(depth):  # a millionth of the price is left
+                units, wanted = min(units, max(math.log(1e6) * depth - self.sold[book], 0.0)), units
+                if units <= 1e-6 * wanted:
+                    return 0.0
             cost = units * FACE / price if math.isinf(depth) else FACE / price * depth * math.expm1(units / depth)
             self.sold[book] += units
             self.credit(account, coin, units * FACE / entry - cost)
@@ -473,7 +477,9 @@ class MarginTwin(Twin):
             self.market_cash -= cash
             self.settle(account, coin, cash - units * entry, marks)
         self._buy_in(venue, a, units)
-        account["pos"][a][0] = 0.0 if abs(quantity - units) <= 1e-12 * abs(units) else quantity - units
+        largest = account.setdefault("largest", {})
+        largest[a] = max(largest.get(a, 0.0), abs(quantity))
+        account["pos"][a][0] = 0.0 if abs(quantity - units) <= 1e-12 * largest[a] else quantity - units
         self.did = True
         return abs(units * self.unit(venue, a, marks))
 
@@ -577,6 +583,7 @@ class MarginTwin(Twin):
                 low, high = (low, middle) if lacks(middle) <= 0 else (middle, high)
             return high
 
+        a = None
         while missing() > 0:
             held = {a: q for a, (q, _) in account["pos"].items() if q}
             if held:
@@ -584,10 +591,12 @@ class MarginTwin(Twin):
                     "bonus": lambda a: abs(account["pos"][a][0] * self.unit(venue, a, marks)),
                     "worst_pnl": lambda a: -self.gain(venue, a, *account["pos"][a], marks),
                 }[rule.amount_rule.order]
-                a = max(sorted(held), key=rank)
+                a = a if a in held else max(sorted(held), key=rank)
                 side = math.copysign(1.0, held[a])
                 units = least(abs(held[a]), lambda state, x, a=a, side=side: self.close(state, a, side * x, marks))
                 closed += self.close(account, a, side * units, marks)
+                if account["pos"][a][0] == held[a]:
+                    break
                 continue
             pair = self.largest(account, marks)
             if pair is None:
@@ -616,7 +625,9 @@ class MarginTwin(Twin):
         held = taker["pos"].setdefault(a, [0.0, price])
         quantity, entry = account["pos"][a]
         self.realise(account, a, units, entry, price, marks)
-        account["pos"][a][0] = 0.0 if abs(quantity - units) <= 1e-12 * abs(units) else quantity - units
+        largest = account.setdefault("largest", {})
+        largest[a] = max(largest.get(a, 0.0), abs(quantity))
+        account["pos"][a][0] = 0.0 if abs(quantity - units) <= 1e-12 * largest[a] else quantity - units
         self.did = True
         if held[0] * units < 0:
             met = math.copysign(min(abs(units), abs(held[0])), held[0])
@@ -724,24 +735,15 @@ def test_margin_accounts_equal_their_twin_with_channels_off(channels, rules):
         compare(seed, rules, channels=channels)
 
 
-OPEN = (1498,)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(20))
 def test_margin_accounts_equal_their_twin_on_many_markets(block, rules):
     for seed in range(1000 + 30 * block, 1030 + 30 * block):
-        if seed not in OPEN:
-            compare(seed, rules)
+        compare(seed, rules)
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="open: an inverse contract ends near price 0; rounding of 1e15 moves other books"
-)
-@pytest.mark.parametrize("seed", OPEN)
-def test_margin_accounts_differ_from_their_twin(seed, rules):
-    compare(seed, rules)
+def test_an_inverse_contract_is_sold_until_a_millionth_of_its_price_is_left(rules):
+    compare(1498, rules)
 
 
 def test_a_vault_and_the_account_whose_slice_it_took_tie_beyond_rounding(rules):

@@ -53,7 +53,7 @@ FORMS = {
     "ladder": LADDER,
 }
 NO_LEVELS = np.zeros((3, 0))
-DRY = 1e-6  # share of a pool that never leaves it: its price would be infinite
+DRY = 1e-6  # share of a pool that never leaves it: its price would be infinite; of a price, where 1 / price is paid
 STEEPEST = 300.0  # largest exponent of a price: nobody sells beyond it, and sums of money stay finite
 FARTHEST = 1e12  # most that can be bought, over the depth, where the price rises with it or its root
 MOST_PAID = 1e300  # cash over price x depth that no purchase goes beyond
@@ -201,12 +201,16 @@ def smooth_fill(form: int, sold: float, depth: float, units: float) -> float:
 
 @kernel
 def coin_fill(form: int, sold: float, depth: float, units: float) -> float:
-    """Part of a sale that is filled of what pays 1 / price: no form is sold so far that this is no number."""
+    """Part of a sale that is filled of what pays 1 / price: until a millionth of the price is left."""
     if units <= 0.0 or form == LADDER or np.isinf(depth):
         return float(units)
-    highest = STEEPEST if form == EXPONENTIAL else FARTHEST if form == CONSTANT_PRODUCT else 1.0 - DRY
-    highest = highest * highest if form == SQUARE_ROOT else highest
-    return float(min(units, max(highest * depth - sold, 0.0)))
+    if form == EXPONENTIAL:
+        lowest = -np.log(DRY)
+    elif form == CONSTANT_PRODUCT:
+        lowest = DRY**-0.5 - 1.0
+    else:
+        lowest = (1.0 - DRY) ** (2 if form == SQUARE_ROOT else 1)
+    return float(min(units, max(lowest * depth - sold, 0.0)))
 
 
 @kernel
