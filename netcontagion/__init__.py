@@ -3,7 +3,7 @@
 The house, from the top; imports go down only::
 
     windows   figures  cli                    draw and write
-    analysis  scenarios                       many shocks, many runs
+    analysis  ranking  scenarios              ranking -> scenarios
     engines   clearing  margining             margining -> clearing
     sources   builders  generators  datasets  datasets -> builders
     record    network                         schema, network, rulebooks, shock, convert, storage
@@ -19,13 +19,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netcontagion import builders, clearing, datasets, figures, generators, scenarios
+    from netcontagion import builders, clearing, datasets, figures, generators, ranking, scenarios
     from netcontagion._status import Status
     from netcontagion.clearing import ClearingResult, clear
     from netcontagion.errors import ContagionError, DatasetError, NotSettledError, SchemaError, UnknownLabelError
     from netcontagion.figures import contagion_map
     from netcontagion.margining import CascadeResult, cascade
     from netcontagion.network import ExposureNetwork, LabelledMatrix, Shock, load, merge
+    from netcontagion.ranking import rank
     from netcontagion.scenarios import SweepResult, compare, reverse_stress, sweep
 
 _HOME = {
@@ -42,6 +43,7 @@ _HOME = {
     "reverse_stress": "scenarios",
     "compare": "scenarios",
     "SweepResult": "scenarios",
+    "rank": "ranking",
     "contagion_map": "figures",
     "Status": "_status",
     "ContagionError": "errors",
@@ -50,7 +52,7 @@ _HOME = {
     "SchemaError": "errors",
     "UnknownLabelError": "errors",
 }
-_ROOMS = ("builders", "clearing", "datasets", "figures", "generators", "margining", "network", "scenarios")
+_ROOMS = ("builders", "clearing", "datasets", "figures", "generators", "margining", "network", "ranking", "scenarios")
 
 __all__ = [
     "CascadeResult",
@@ -76,6 +78,8 @@ __all__ = [
     "generators",
     "load",
     "merge",
+    "rank",
+    "ranking",
     "reverse_stress",
     "scenarios",
     "sweep",

@@ -17,6 +17,7 @@ from netcontagion.clearing._liquidation import (
     largest_eigenvalue,
 )
 from netcontagion.clearing._margin_stress import FullPaymentResult, MarginStressResult, full_payment, margin_stress
+from netcontagion.clearing._models import Case
 from netcontagion.clearing._network import clear, settle
 from netcontagion.clearing._neva import neva
 from netcontagion.clearing._overlap import (
@@ -54,6 +55,7 @@ from netcontagion.clearing._valuations import (
 __all__ = [
     "BalanceSheets",
     "BlackCox",
+    "Case",
     "ClearingResult",
     "ContagionWindow",
     "DebtRankResult",

@@ -12,7 +12,7 @@ from netcontagion._arrays import group_sum
 from netcontagion.clearing._debtrank import debtrank as spread_distress
 from netcontagion.clearing._eisenberg_noe import eisenberg_noe
 from netcontagion.clearing._elsinger import elsinger
-from netcontagion.clearing._estate import Estate, external_liabilities, obligations, obligations_by_class
+from netcontagion.clearing._estate import Estate, estate_of, external_liabilities, obligations, obligations_by_class
 from netcontagion.clearing._fire_sale import fire_sale
 from netcontagion.clearing._neva import neva
 from netcontagion.clearing._outcome import Outcome, result_of
@@ -21,6 +21,7 @@ from netcontagion.clearing._shares import share_paid
 from netcontagion.clearing._suzuki import suzuki
 from netcontagion.clearing._threshold import furfine
 from netcontagion.errors import ContagionError
+from netcontagion.network import Shock as Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,17 @@ class Case:
     shock: Shock
     before: Estate
     after: Estate
+
+    @classmethod
+    def of(cls, net: ExposureNetwork, shock: Shock) -> Case:
+        """Value everybody before and after a shock."""
+        before = estate_of(net, Event())
+        return cls(net, shock, before, estate_of(net, shock, before))
+
+    @functools.cached_property
+    def owed_before(self) -> csr_array:
+        """What row owes column before the shock."""
+        return obligations(self.net, self.before.account_equity)
 
     @functools.cached_property
     def owed(self) -> csr_array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.clearing._eisenberg_noe import eisenberg_noe
-from netcontagion.clearing._estate import estate_of, external_liabilities, obligations, obligations_by_class
+from netcontagion.clearing._estate import external_liabilities, obligations, obligations_by_class
 from netcontagion.clearing._models import MODELS, Case
 from netcontagion.clearing._ranked_costs import ranked
 from netcontagion.clearing._shares import share_paid
@@ -82,9 +82,9 @@ def clear(
     if model not in MODELS:
         raise UnknownLabelError(model, MODELS, "model")
     check_call(net, shock, optional=True)
-    before, strict = estate_of(net, Event()), options.pop("strict", True)
-    calm_case = Case(net, Event(), before, before)
-    case = calm_case if shock is None else Case(net, shock, before, estate_of(net, shock))
+    strict = options.pop("strict", True)
+    case = Case.of(net, Event() if shock is None else shock)
+    calm_case = Case(net, Event(), case.before, case.before)
     result = MODELS[model](case, strict=False, **options)
     calm = result if shock is None else MODELS[model](calm_case, strict=False, **options)
     notes = result.assumptions
