@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netcontagion.clearing import debtrank
+from netcontagion.ranking._measures import measures
 from netcontagion.ranking._rank import rank
 
-__all__ = ["debtrank", "rank"]
+__all__ = ["debtrank", "measures", "rank"]

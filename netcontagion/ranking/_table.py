@@ -1,0 +1,40 @@
+"""The table of a ranking: a DataFrame that also says which measures were left out, and why."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["Ranking", "ranks_within"]
+
+DIGITS = 40  # binary digits by which scores are ranked: the first twelve decimal ones
+
+
+class Ranking(pd.DataFrame):
+    """A table of nodes; ``attrs["left_out"]`` maps measures that do not apply to the reason. Parts of it are plain."""
+
+    @property
+    def _left_out(self) -> list[str]:
+        return [f"left out: {name} ({why})" for name, why in self.attrs.get("left_out", {}).items()]
+
+    def __repr__(self) -> str:
+        return "\n".join([super().__repr__(), *self._left_out])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{html.escape(line)}</p>" for line in self._left_out)
+        return f"{super()._repr_html_()}{notes}"  # type: ignore[operator]
+
+
+def ranks_within(kind: NDArray[np.object_], scores: NDArray[np.float64]) -> pd.Series:
+    """Rank scores within each kind, the highest first; those that tie share the least rank, NaN has none."""
+    ranks = pd.Series(-leading_digits(scores)).groupby(kind).rank(method="min")
+    return ranks.astype("Int64")
+
+
+def leading_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to the first twelve digits, so that what differs by rounding ties."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.rint(np.ldexp(mantissa, DIGITS)), exponent - DIGITS)
