@@ -10,8 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["blank", "distinct", "freeze", "group_sum", "plain"]
+__all__ = ["blank", "distinct", "freeze", "group_sum", "leading_digits", "plain"]
 
+DIGITS = 40  # binary ones: the first twelve decimal digits
 LARGE = 2**20  # bytes from which zeros are pages of their own
 
 
@@ -39,6 +40,12 @@ def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sort values and drop what comes again: as ``np.unique``, but fast where they are in order already."""
     found = np.sort(values, kind="stable")
     return np.asarray(found[np.diff(found, prepend=found[:1] - 1) != 0])
+
+
+def leading_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to the first twelve digits, so that what differs by rounding ties."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, DIGITS)), exponent - DIGITS))
 
 
 def plain(value: Any) -> Any:

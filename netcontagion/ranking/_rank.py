@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion._arrays import leading_digits
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.network import Shock, check_call
 from netcontagion.ranking._measures import MEASURES
@@ -88,7 +89,7 @@ def rank(
     """
     import pandas as pd
 
-    from netcontagion.ranking._table import Ranking, leading_digits, ranks_within
+    from netcontagion.ranking._table import Ranking, ranks_within
 
     check_call(net, shock, optional=True)
     study = Study(net, Shock() if shock is None else shock, n_jobs)

@@ -11,6 +11,7 @@ import numpy as np
 from netcontagion._arrays import group_sum
 from netcontagion.clearing import Case
 from netcontagion.network import Shock
+from netcontagion.ranking._exposures import ExposureGraph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +50,11 @@ class Study:
     def case(self) -> Case:
         """What traders and exchanges have and owe each other, before the shock and right after it."""
         return Case.of(self.net, self.shock)
+
+    @functools.cached_property
+    def graph(self) -> ExposureGraph:
+        """Who is exposed to whom and to what, before the shock."""
+        return ExposureGraph(self.net)
 
     def by_kind(self, values: Floats) -> Scores:
         """Split values of traders, then exchanges, by kind."""

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["Ranking", "ranks_within"]
+from netcontagion._arrays import leading_digits
 
-DIGITS = 40  # binary digits by which scores are ranked: the first twelve decimal ones
+__all__ = ["Ranking", "ranks_within"]
 
 
 class Ranking(pd.DataFrame):
@@ -32,9 +32,3 @@ def ranks_within(kind: NDArray[np.object_], scores: NDArray[np.float64]) -> pd.S
     """Rank scores within each kind, the highest first; those that tie share the least rank, NaN has none."""
     ranks = pd.Series(-leading_digits(scores)).groupby(kind).rank(method="min")
     return ranks.astype("Int64")
-
-
-def leading_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Round to the first twelve digits, so that what differs by rounding ties."""
-    mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.rint(np.ldexp(mantissa, DIGITS)), exponent - DIGITS)

@@ -1,0 +1,451 @@
+"""Scores that nodes get from the scores of their neighbours: eigenvector, Katz, PageRank, HITS, BiRank.
+
+Rows point to columns: a node scores high where those that point to it do. All are repeated products with a sparse
+matrix, and each knows how far it may be from the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netcontagion._iterate import iterate
+from netcontagion._status import Status
+from netcontagion.errors import ContagionError, NotSettledError
+from netcontagion.ranking._given import per_node, weights_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from netcontagion._iterate import Ending
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Centrality", "TwoSided", "birank", "eigenvector", "hits", "katz", "pagerank"]
+
+KATZ_SHARE = 0.85
+EIGENVALUE_RTOL = 1e-6  # enough for a default of Katz's attenuation
+
+
+@dataclass(frozen=True, eq=False)
+class Centrality:
+    """Scores of nodes, and how they were found.
+
+    Attributes
+    ----------
+    scores : ndarray (n,)
+        One per node.
+    rounds : int
+        Products taken.
+    status : Status
+        How it ended.
+    residual : float
+        How far the scores may be from the answer; what it measures is said by the function.
+    """
+
+    scores: Floats
+    rounds: int
+    status: Status
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class TwoSided:
+    """Scores of the rows and the columns of a matrix, and how they were found.
+
+    Attributes
+    ----------
+    rows, columns : ndarray (n,), (m,)
+        Scores.
+    rounds : int
+        Pairs of products taken.
+    status : Status
+        How it ended.
+    residual : float
+        How far the scores may be from the answer; what it measures is said by the function.
+    """
+
+    rows: Floats
+    columns: Floats
+    rounds: int
+    status: Status
+    residual: float
+
+
+def pagerank(
+    matrix: Any,
+    *,
+    damping: float = 0.85,
+    personalization: ArrayLike | None = None,
+    rtol: float = 1e-10,
+    max_rounds: int = 1_000,
+    strict: bool = True,
+) -> Centrality:
+    r"""Compute PageRank: where a walker ends up who follows links by weight, and sometimes starts anew.
+
+    ``x = d (P^T x + v sum of x over nodes without links out) + (1 - d) v``, ``P_ij = W_ij / sum_k W_ik``.
+
+    Parameters
+    ----------
+    matrix : array_like or sparse (n, n)
+        Weights W of the links from row to column, not negative.
+    damping : float
+        Chance d that the walker goes on, in [0, 1).
+    personalization : array_like (n,), optional
+        Where it starts anew, v, in any unit; by default everywhere alike.
+    rtol : float
+        Largest error of all scores together.
+    max_rounds : int
+        Most products.
+    strict : bool
+        Whether to raise where it does not settle.
+
+    Returns
+    -------
+    Centrality
+        Scores that sum to 1; ``residual`` bounds the sum of their errors, d / (1 - d) times the last step.
+
+    Raises
+    ------
+    SchemaError
+        What is no matrix of weights, or no personalization.
+    ValueError
+        A damping outside [0, 1).
+    NotSettledError
+        Not settled in ``max_rounds``; ``.result`` has what was reached.
+
+    References
+    ----------
+    Page, L., Brin, S., Motwani, R., Winograd, T. (1999). The PageRank citation ranking. Stanford InfoLab 1999-66.
+
+    Examples
+    --------
+    >>> from netcontagion import ranking
+    >>> ranking.pagerank([[0, 1, 0], [0, 0, 1], [1, 0, 0]]).scores.round(4).tolist()
+    [0.3333, 0.3333, 0.3333]
+    """
+    weights = weights_of(matrix)
+    if not 0 <= damping < 1:
+        raise ValueError(f"damping={damping!r} is not in [0, 1): at 1 a walker never starts anew")
+    size = weights.shape[0]
+    start = np.ones(size) if personalization is None else per_node("personalization", personalization, size)
+    start = start / start.sum()
+    out = np.asarray(weights.sum(axis=1))
+    share = np.divide(damping, out, out=np.zeros(size), where=out > 0)
+    stuck = out == 0
+    into = weights.T
+
+    def step(x: Floats) -> tuple[Floats, float, Status | None]:
+        anew = into @ (share * x)
+        anew += start * (1.0 - damping + damping * float(x[stuck].sum()))
+        anew /= anew.sum()
+        bound = damping / (1 - damping) * float(np.abs(anew - x).sum())
+        return anew, bound, Status.SETTLED if bound <= rtol else None
+
+    return _one_sided("pagerank", iterate(step, start, max_rounds=max_rounds), strict)
+
+
+def eigenvector(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, strict: bool = True) -> Centrality:
+    r"""Compute eigenvector centrality: ``lambda x = W^T x`` for the largest eigenvalue.
+
+    Repeated products with ``W^T + s I``, s half of the eigenvalue as it is known: without the shift, a bipartite graph
+    would swing between its sides for ever.
+
+    Parameters
+    ----------
+    matrix : array_like or sparse (n, n)
+        Weights W of the links from row to column, not negative; symmetric for a graph without directions.
+    rtol : float
+        Largest norm of ``W^T x - lambda x``, over lambda.
+    max_rounds : int
+        Most products.
+    strict : bool
+        Whether to raise where it does not settle.
+
+    Returns
+    -------
+    Centrality
+        Scores of Euclidean norm 1; ``residual`` is the norm of ``W^T x - lambda x`` over lambda.
+
+    Raises
+    ------
+    SchemaError
+        What is no matrix of weights.
+    NotSettledError
+        Not settled in ``max_rounds`` (two largest eigenvalues are close, or one has too few eigenvectors), or no
+        eigenvalue above 0, where the graph has no cycle; ``.result`` has what was reached.
+
+    Notes
+    -----
+    Of a graph in several parts only those with the largest eigenvalue score above 0; where several parts have it, each
+    has the share that equal scores of all nodes have in it, so that copies of a part score alike.
+
+    References
+    ----------
+    Bonacich, P. (1972). Factoring and weighting approaches to status scores and clique identification. Journal of
+    Mathematical Sociology 2(1), 113-120. https://doi.org/10.1080/0022250X.1972.9989806
+
+    Examples
+    --------
+    >>> from netcontagion import ranking
+    >>> ranking.eigenvector([[0, 1, 1], [1, 0, 0], [1, 0, 0]]).scores.round(4).tolist()
+    [0.7071, 0.5, 0.5]
+    """
+    weights = weights_of(matrix)
+    into = weights.T
+    found = _principal(lambda x: into @ x, weights.shape[0], 0.5, rtol, max_rounds)
+    return _one_sided("eigenvector", found, strict)
+
+
+def katz(
+    matrix: Any,
+    *,
+    alpha: float | None = None,
+    beta: ArrayLike = 1.0,
+    rtol: float = 1e-10,
+    max_rounds: int = 10_000,
+    strict: bool = True,
+) -> Centrality:
+    r"""Compute Katz centrality: all walks that end at a node, each step worth ``alpha`` times its weight.
+
+    ``x = alpha W^T x + beta``, summed up as ``beta + alpha W^T beta + (alpha W^T)^2 beta + ...``.
+
+    Parameters
+    ----------
+    matrix : array_like or sparse (n, n)
+        Weights W of the links from row to column, not negative.
+    alpha : float, optional
+        Attenuation, below 1 over the largest eigenvalue of W; by default 0.85 over it, which makes scores free of the
+        unit of money.
+    beta : float or array_like (n,)
+        What every node has of itself, above 0.
+    rtol : float
+        Largest relative error of a score.
+    max_rounds : int
+        Most products.
+    strict : bool
+        Whether to raise where it does not settle.
+
+    Returns
+    -------
+    Centrality
+        Scores, at least beta; ``residual``, the last summand over beta where that is most, bounds their relative errors.
+
+    Raises
+    ------
+    SchemaError
+        What is no matrix of weights, or no amount per node.
+    ContagionError
+        No default for alpha: the graph has no cycle, so no eigenvalue above 0.
+    ValueError
+        An alpha that is not a number, or below 0.
+    NotSettledError
+        Not settled in ``max_rounds``, or alpha is so large that the sum has no end.
+
+    References
+    ----------
+    Katz, L. (1953). A new status index derived from sociometric analysis. Psychometrika 18, 39-43.
+    https://doi.org/10.1007/BF02289026
+
+    Examples
+    --------
+    >>> from netcontagion import ranking
+    >>> ranking.katz([[0, 1], [0, 0]], alpha=0.5).scores.tolist()
+    [1.0, 1.5]
+    """
+    weights = weights_of(matrix)
+    size, into = weights.shape[0], weights.T
+    own = per_node("beta", np.full(size, beta) if np.ndim(beta) == 0 else beta, size)
+    if not own.all():
+        raise ValueError("beta is above 0 at every node: a relative error needs something to relate to")
+    if alpha is None:
+        found = _principal(lambda x: into @ x, size, 0.5, EIGENVALUE_RTOL, max_rounds)
+        if not found.status.settled:
+            raise ContagionError(f"no default for alpha, the largest eigenvalue was not found ({found.status}): give alpha")
+        alpha = KATZ_SHARE / found.state[1]
+    if not 0 <= alpha < np.inf:
+        raise ValueError(f"alpha={alpha!r} must be a number, at least 0")
+
+    def step(state: tuple[Floats, Floats]) -> tuple[tuple[Floats, Floats], float, Status | None]:
+        total, last = state
+        with np.errstate(over="ignore"):  # a sum without end is seen by its residual
+            last = alpha * (into @ last)
+        left = float((last / own).max(initial=0.0))
+        return (total + last, last), left, Status.SETTLED if left <= rtol else None
+
+    found_sum = iterate(step, (own, own), max_rounds=max_rounds)
+    return _one_sided(f"katz with alpha={alpha:.6g} (1 over the largest eigenvalue is too much)", found_sum, strict)
+
+
+def hits(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, strict: bool = True) -> TwoSided:
+    r"""Compute hubs and authorities: rows that point to good columns, columns that good rows point to.
+
+    ``a = W^T h``, ``h = W a``: the first singular vectors of W, of the rows (hubs) and the columns (authorities).
+
+    Parameters
+    ----------
+    matrix : array_like or sparse (n, m)
+        Weights W of the links from row to column, not negative; rows and columns may be the same nodes or not.
+    rtol : float
+        Largest norm of ``W^T W a - sigma^2 a``, over sigma^2.
+    max_rounds : int
+        Most pairs of products.
+    strict : bool
+        Whether to raise where it does not settle.
+
+    Returns
+    -------
+    TwoSided
+        Hubs by row and authorities by column, each summing to 1; ``residual`` as above.
+
+    Raises
+    ------
+    SchemaError
+        What is no matrix of weights.
+    NotSettledError
+        Not settled in ``max_rounds`` (two largest singular values are close), or no link at all.
+
+    Notes
+    -----
+    Of a graph in several parts only those with the largest singular value score above 0; see :func:`eigenvector`.
+
+    References
+    ----------
+    Kleinberg, J. M. (1999). Authoritative sources in a hyperlinked environment. Journal of the ACM 46(5), 604-632.
+    https://doi.org/10.1145/324133.324140
+
+    Examples
+    --------
+    >>> from netcontagion import ranking
+    >>> ranking.hits([[3, 1], [1, 0]]).columns.round(4).tolist()
+    [0.7676, 0.2324]
+    """
+    weights = weights_of(matrix, square=False)
+    into = weights.T
+    found = _principal(lambda a: into @ (weights @ a), weights.shape[1], 0.0, rtol, max_rounds)
+    authorities = found.state[0]
+    hubs = weights @ authorities
+    sides = tuple(side / (side.sum() or 1.0) for side in (hubs, authorities))
+    return _two_sided("hits", sides, found, strict)
+
+
+def birank(
+    matrix: Any,
+    *,
+    damping: tuple[float, float] = (0.85, 0.85),
+    queries: tuple[ArrayLike, ArrayLike] | None = None,
+    rtol: float = 1e-10,
+    max_rounds: int = 10_000,
+    strict: bool = True,
+) -> TwoSided:
+    r"""Compute BiRank: scores of both sides of a bipartite graph, each smoothed over its links to the other.
+
+    ``u = b S p + (1 - b) u_0``, ``p = a S^T u + (1 - a) p_0``, ``S_ij = W_ij / sqrt(sum_k W_ik sum_l W_lj)``.
+
+    Parameters
+    ----------
+    matrix : array_like or sparse (n, m)
+        Weights W between rows (u) and columns (p), not negative.
+    damping : (float, float)
+        Weights b of the columns in the scores of the rows, and a of the rows in those of the columns, in [0, 1).
+    queries : (array_like (n,), array_like (m,)), optional
+        What each node has of itself, u_0 and p_0, in any unit; by default all alike. Scaled to sum to 1.
+    rtol : float
+        Largest error of the scores of the rows, and of the columns, over their norm.
+    max_rounds : int
+        Most pairs of products.
+    strict : bool
+        Whether to raise where it does not settle.
+
+    Returns
+    -------
+    TwoSided
+        Scores; ``residual`` bounds the errors as above.
+
+    Raises
+    ------
+    SchemaError
+        What is no matrix of weights, or no queries.
+    ValueError
+        Damping that is not allowed.
+    NotSettledError
+        Not settled in ``max_rounds``.
+
+    References
+    ----------
+    He, X., Gao, M., Kan, M.-Y., Wang, D. (2017). BiRank: towards ranking on bipartite graphs. IEEE Transactions on
+    Knowledge and Data Engineering 29(1), 57-71. https://doi.org/10.1109/TKDE.2016.2611584
+
+    Examples
+    --------
+    >>> from netcontagion import ranking
+    >>> found = ranking.birank([[1, 1], [0, 1]])
+    >>> found.rows.round(4).tolist(), found.columns.round(4).tolist()
+    ([0.5806, 0.4062], [0.424, 0.5681])
+    """
+    weights = weights_of(matrix, square=False)
+    of_columns, of_rows = damping
+    if not (0 <= of_columns < 1 and 0 <= of_rows < 1):
+        raise ValueError(f"damping={damping!r} is not two numbers in [0, 1)")
+    given = (np.ones(weights.shape[0]), np.ones(weights.shape[1])) if queries is None else queries
+    named = zip(("queries[0]", "queries[1]"), given, weights.shape, strict=True)
+    row_query, column_query = (one / one.sum() for one in (per_node(*each) for each in named))
+    row_root, column_root = (_inverse_root(np.asarray(weights.sum(axis=axis))) for axis in (1, 0))
+    into = weights.T
+    gain = of_columns * of_rows
+
+    def columns(rows: Floats) -> Floats:
+        return of_rows * column_root * (into @ (row_root * rows)) + (1 - of_rows) * column_query
+
+    def step(rows: Floats) -> tuple[Floats, float, Status | None]:
+        anew = of_columns * row_root * (weights @ (column_root * columns(rows))) + (1 - of_columns) * row_query
+        off = gain / (1 - gain) * float(np.linalg.norm(anew - rows))
+        bound = off / min(float(np.linalg.norm(anew)), float(np.linalg.norm(columns(anew))))
+        return anew, bound, Status.SETTLED if bound <= rtol else None
+
+    found = iterate(step, row_query, max_rounds=max_rounds)
+    return _two_sided("birank", (found.state, columns(found.state)), found, strict)
+
+
+def _principal(
+    apply: Callable[[Floats], Floats], size: int, shift: float, rtol: float, max_rounds: int
+) -> Ending[tuple[Floats, float]]:
+    """Find the eigenvector of the largest eigenvalue from equal scores; NO_SOLUTION where that is 0."""
+
+    def step(state: tuple[Floats, float]) -> tuple[tuple[Floats, float], float, Status | None]:
+        x = state[0]
+        product = apply(x)
+        value = float(x @ product)
+        if not product.any():
+            return (x, 0.0), 0.0, Status.NO_SOLUTION
+        residual = float(np.linalg.norm(product - value * x)) / value
+        if residual <= rtol:
+            return (x, value), residual, Status.SETTLED
+        product += shift * value * x
+        return (product / np.linalg.norm(product), value), residual, None
+
+    return iterate(step, (np.full(size, size**-0.5), 0.0), max_rounds=max_rounds)
+
+
+def _inverse_root(sums: Floats) -> Floats:
+    return np.sqrt(np.divide(1.0, sums, out=np.zeros(len(sums)), where=sums > 0))
+
+
+def _one_sided(name: str, found: Ending[Any], strict: bool) -> Centrality:
+    scores = found.state[0] if isinstance(found.state, tuple) else found.state
+    return _given_back(name, Centrality(scores, found.rounds, found.status, found.residual), strict)
+
+
+def _two_sided(name: str, sides: tuple[Floats, ...], found: Ending[Any], strict: bool) -> TwoSided:
+    return _given_back(name, TwoSided(sides[0], sides[1], found.rounds, found.status, found.residual), strict)
+
+
+def _given_back(name: str, result: Any, strict: bool) -> Any:
+    if strict and not result.status.settled:
+        message = f"{name} ended after {result.rounds} rounds: {result.status.value}; residual {result.residual:.3g}"
+        raise NotSettledError(message, result)
+    return result
