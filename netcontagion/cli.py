@@ -1,4 +1,4 @@
-"""The command line: ``netcontagion demo``, ``run``, ``sweep``, ``data``. Errors are one message, never a traceback."""
+"""The command line: ``netcontagion demo``, ``run``, ``sweep``, ``rank``, ``data``. Errors are one message, never a traceback."""
 
 from __future__ import annotations
 
@@ -54,6 +54,14 @@ example:
 
   netcontagion sweep scenarios.toml --out result --jobs 4
 """
+_RANK_HELP = """\
+SOURCE is a folder of tables or a CSV as for run, or a bundled data set (netcontagion data list). Without --by: the
+measures that say something in money, or about who depends on whom, and are quick. docs/ranking.md lists them all.
+
+examples:
+  netcontagion rank market
+  netcontagion rank my_network/ --by pagerank,overlap --shock ETH=-0.3 --top 20 --out ranking.csv
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"netcontagion {netcontagion.__version__}")
     parser.add_argument("--verbose", action="store_true", help="say what is being done")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{demo,run,sweep,data}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{demo,run,sweep,rank,data}")
     demo = commands.add_parser("demo", help="run ETH -30 %% on the bundled market and draw the contagion map")
     demo.add_argument(
         "--out", type=Path, default=Path("contagion_map.png"), help="picture to write (default: %(default)s)"
@@ -104,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
     _add_run(commands)
     _add_sweep(commands)
+    _add_rank(commands)
     _add_data(commands)
     return parser
 
@@ -112,21 +121,26 @@ def _add_run(commands: Any) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     run = commands.add_parser("run", help="run a cascade on your own tables", epilog=_RUN_HELP, formatter_class=raw)
     run.add_argument("source", type=Path, metavar="FOLDER_OR_CSV", help="folder of tables, or one CSV file")
-    run.add_argument(
-        "--shock", action="append", default=[], type=_price, metavar="ASSET=CHANGE", help="price change, -0.3 is -30 %%"
-    )
-    run.add_argument(
-        "--only", action="store_true", help="move named assets alone, not what follows them (stETH follows ETH)"
-    )
-    run.add_argument("--depth", type=float, metavar="FACTOR", help="multiply all depths")
-    run.add_argument("--default", action="append", default=[], metavar="TRADER", help="trader that fails")
-    run.add_argument("--outage", action="append", default=[], metavar="EXCHANGE", help="exchange that stops")
-    run.add_argument("--preset", metavar="NAME", help="dated margin parameters for a CSV, for example aave_v3_2023_06")
-    run.add_argument("--rulebook", metavar="NAME", help="rulebook of all exchanges of a CSV (default: lending)")
+    _add_shock(run)
     run.add_argument("--priority", default="worst_first", choices=("worst_first", "best_first", "random", "pro_rata"))
     run.add_argument("--seed", type=int, help="for --priority random")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for summary, map and tables")
     run.set_defaults(command=_run)
+
+
+def _add_shock(command: argparse.ArgumentParser) -> None:
+    """Add what shocks a network, and what a CSV does not say."""
+    command.add_argument(
+        "--shock", action="append", default=[], type=_price, metavar="ASSET=CHANGE", help="price change, -0.3 is -30 %%"
+    )
+    command.add_argument(
+        "--only", action="store_true", help="move named assets alone, not what follows them (stETH follows ETH)"
+    )
+    command.add_argument("--depth", type=float, metavar="FACTOR", help="multiply all depths")
+    command.add_argument("--default", action="append", default=[], metavar="TRADER", help="trader that fails")
+    command.add_argument("--outage", action="append", default=[], metavar="EXCHANGE", help="exchange that stops")
+    command.add_argument("--preset", metavar="NAME", help="dated margin parameters of a CSV, like aave_v3_2023_06")
+    command.add_argument("--rulebook", metavar="NAME", help="rulebook of all exchanges of a CSV (default: lending)")
 
 
 def _add_sweep(commands: Any) -> None:
@@ -136,6 +150,18 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--jobs", type=int, metavar="N", help="processes; -1: as many as processors (default: one)")
     sweep.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables, summary, checkpoint")
     sweep.set_defaults(command=_sweep)
+
+
+def _add_rank(commands: Any) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    rank = commands.add_parser("rank", help="rank the nodes of a network", epilog=_RANK_HELP, formatter_class=raw)
+    rank.add_argument("source", metavar="SOURCE", help="folder of tables, CSV file, or bundled data set")
+    rank.add_argument("--by", action="append", metavar="MEASURE,...", help="measures (default: see below)")
+    _add_shock(rank)
+    rank.add_argument("--jobs", type=int, metavar="N", help="processes; -1: as many as processors (default: one)")
+    rank.add_argument("--top", type=_count, default=10, metavar="N", help="rows to show of each kind (default: 10)")
+    rank.add_argument("--out", type=Path, metavar="FILE", help="CSV file for the whole table")
+    rank.set_defaults(command=_rank)
 
 
 def _add_data(commands: Any) -> None:
@@ -160,6 +186,12 @@ def _price(text: str) -> tuple[str, float]:
     return name.strip(), value
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows, at least 1")
+    return int(text)
+
+
 # commands -----------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +209,10 @@ def _run(arguments: argparse.Namespace) -> None:
     import netcontagion as nc
 
     net = _network(arguments.source, arguments.preset, arguments.rulebook)
-    run = nc.cascade(net, _shock(arguments, net), priority=arguments.priority, seed=arguments.seed)
+    shock = _shock(arguments, net)
+    if shock == nc.Shock():
+        raise ValueError("no shock given; for example --shock ETH=-0.3")
+    run = nc.cascade(net, shock, priority=arguments.priority, seed=arguments.seed)
     run.check()
     print(run)
     _write(run, arguments.out)
@@ -221,13 +256,34 @@ def _engine(settings: dict[str, Any]) -> Callable[..., Any]:
 
 def _network_of_sweep(settings: dict[str, Any], folder: Path) -> ExposureNetwork:
     """Load the network a file names: from its folder, else a bundled data set."""
+    return _named_network(folder, settings["network"], settings.get("preset"), settings.get("rulebook"))
+
+
+def _named_network(folder: Path, name: str, preset: str | None, rulebook: str | None) -> ExposureNetwork:
+    """Load a network by the name of a folder or a CSV, else of a bundled data set."""
     from netcontagion import datasets
 
-    name = settings["network"]
     source = folder / name
     if source.exists() or name not in set(datasets.available()["name"]):
-        return _network(source, settings.get("preset"), settings.get("rulebook"))
+        return _network(source, preset, rulebook)
     return datasets.load(name)
+
+
+def _rank(arguments: argparse.Namespace) -> None:
+    import netcontagion as nc
+
+    if arguments.out is not None:
+        _writable(arguments.out.parent)
+    net = _named_network(Path(), arguments.source, arguments.preset, arguments.rulebook)
+    by = None if arguments.by is None else [name.strip() for part in arguments.by for name in part.split(",")]
+    ranking = nc.rank(net, by, shock=_shock(arguments, net), n_jobs=arguments.jobs)
+    first = ranking.groupby("kind").head(arguments.top).sort_values("kind", kind="stable")
+    print(first.to_string(float_format="{:.4g}".format))
+    for name, why in ranking.attrs["left_out"].items():
+        print(f"  left out   {name}: {why}")
+    if arguments.out is not None:
+        _whole_file(arguments.out, ranking.to_csv)
+        print(f"  written    {arguments.out} ({len(ranking):,} nodes)")
 
 
 def _writable(folder: Path) -> None:
@@ -277,8 +333,6 @@ def _shock(arguments: argparse.Namespace, net: ExposureNetwork) -> Shock:
         shock += Shock.default(*_labels(arguments.default, net, "traders"))
     if arguments.outage:
         shock += Shock.outage(*_labels(arguments.outage, net, "exchanges"))
-    if shock == Shock():
-        raise ValueError("no shock given; for example --shock ETH=-0.3")
     return shock
 
 

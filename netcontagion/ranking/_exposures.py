@@ -74,19 +74,17 @@ def _exposures(net: ExposureNetwork) -> Any:
     """List what is exposed to what, and for how much, table by table."""
     book, account = net.book, net.columns("accounts")
     traders, nodes = len(net.labels("traders")), len(net.nodes)
-    for of_account, market, has, owes in (
-        (book.balance_account, book.balance_market, book.deposited * book.balance_mark, book.borrowed * book.balance_mark),
-        (book.position_account, book.position_market, book.notional(), None),
+    has, owes = book.deposited * book.balance_mark, book.borrowed * book.balance_mark
+    for of_account, market, value in (
+        (book.balance_account, book.balance_market, has + owes),
+        (book.position_account, book.position_market, book.notional()),
     ):
-        trader = account["trader"][of_account]
-        exchange = traders + account["exchange"][of_account]
         asset = nodes + book.market_asset[market]
-        whole = has if owes is None else has + owes
-        yield trader, asset, whole
-        yield exchange, asset, whole
-        if owes is not None:
-            yield trader, exchange, has
-            yield exchange, trader, owes
+        yield account["trader"][of_account], asset, value
+        yield traders + account["exchange"][of_account], asset, value
+    trader, exchange = (account[name][book.balance_account] for name in ("trader", "exchange"))
+    yield trader, traders + exchange, has
+    yield traders + exchange, trader, owes
     price = net.columns("assets")["price"]
     for name in ("wallets", "holdings"):
         table = net.columns(name)
@@ -107,13 +105,13 @@ def depths(net: ExposureNetwork) -> Floats:
     """
     asset, book = net.columns("assets"), net.book
     size = len(asset["price"])
-    units = np.where(np.isnan(asset["depth"]), 0.0, asset["depth"])
-    own = book.market_book >= size
-    units = units + group_sum(book.market_asset[own], book.book_depth[book.market_book[own]], size)
-    per_unit = np.array([_linear_depth(impact) for impact in asset["impact"]], dtype=float)
     ladder = np.array([is_ladder(impact) for impact in asset["impact"]], dtype=bool)
-    units = np.where(ladder & (units == 0), 1.0, units)
-    depth = units * per_unit * asset["price"]
+    shared = np.where(np.isnan(asset["depth"]), np.where(ladder, 1.0, 0.0), asset["depth"])
+    own = book.market_book >= size
+    units = shared + group_sum(book.market_asset[own], book.book_depth[book.market_book[own]], size)
+    per_unit = np.array([_linear_depth(impact) for impact in asset["impact"]], dtype=float)
+    with np.errstate(invalid="ignore"):  # 0 x inf where nobody buys, or the price is 0
+        depth = units * per_unit * asset["price"]
     return np.where((depth > 0) & (asset["kind"] != "residual"), depth, np.inf)
 
 

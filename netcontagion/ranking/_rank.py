@@ -69,14 +69,14 @@ def rank(
     Notes
     -----
     Rank 1 is the highest score, the most systemic node of its kind; kinds are ranked apart. Nodes that tie in the first
-    twelve digits of their scores share the least of their ranks (1, 2, 2, 4). Rows are in the order of the ranks by the
-    first measure, then by the next ones, then by size, kind and label; so the first rows are the most systemic node of
-    each kind.
+    twelve digits of their scores share the least of their ranks (1, 2, 2, 4). Rows are in the order of their average
+    rank over the measures that score them, then of size, kind and label, so that the first ones are the most systemic
+    nodes of every kind.
 
-    ``others@<exchange>``, which stands for all depositors that a partial book does not show, is scored like a trader
-    and ranked apart, as a kind of its own: no single node stands behind it.
+    ``others@<exchange>``, which stands for all depositors that a partial book does not show, is scored like a trader,
+    ranked apart, as a kind of its own, and comes last: no single node stands behind it.
 
-    A label that nodes of several kinds have becomes ``(kind, label)``; ``ranking.loc[[("asset", "hub")]]`` is its row.
+    A label that nodes of several kinds have becomes ``(kind, label)``; ``ranking.xs(("asset", "hub"))`` is its row.
 
     Examples
     --------
@@ -84,8 +84,8 @@ def rank(
     >>> ranking = nc.rank(nc.datasets.load("market"), by=["pagerank", "overlap"])
     >>> ranking.columns.tolist()
     ['kind', 'size_share', 'pagerank', 'pagerank_rank', 'overlap', 'overlap_rank']
-    >>> int(ranking.loc["ETH", "pagerank_rank"])
-    2
+    >>> int(ranking.loc["WETH", "pagerank_rank"])
+    1
     """
     import pandas as pd
 
@@ -97,14 +97,12 @@ def rank(
     scores, left_out = _scored(study, chosen, asked=by is not None)
     kind = _kinds(study)
     columns: dict[str, Any] = {"kind": kind, "size_share": _stacked(study, study.shares)}
-    order = []
     for name, values in scores.items():
         columns[name] = values
         if chosen[name].ranked:
             columns[f"{name}_rank"] = ranks_within(kind, values).array
-            order.append(columns[f"{name}_rank"].to_numpy(float, na_value=np.inf))
-    order.append(-leading_digits(columns["size_share"]))
-    table = Ranking(pd.DataFrame(columns, index=_labels(study)).iloc[np.lexsort(order[::-1])])
+    table = pd.DataFrame(columns, index=_labels(study))
+    table = Ranking(table.iloc[_order(table)])
     table.attrs["left_out"] = left_out
     return table
 
@@ -155,6 +153,13 @@ def _kinds(study: Study) -> NDArray[np.object_]:
     last = study.size("trader")
     kind[last - study.net.derived("traders") : last] = "others"
     return kind
+
+
+def _order(table: pd.DataFrame) -> NDArray[np.intp]:
+    """Order rows by their average rank, then by size; those of others@ and without a rank come last."""
+    average = table.filter(regex="_rank$").astype(float).mean(axis=1).fillna(np.inf)
+    size = -leading_digits(table["size_share"].to_numpy())
+    return np.lexsort((size, leading_digits(average.to_numpy()), table["kind"] == "others"))
 
 
 def _labels(study: Study) -> pd.Index:

@@ -385,7 +385,7 @@ def birank(
     >>> from netcontagion import ranking
     >>> found = ranking.birank([[1, 1], [0, 1]])
     >>> found.rows.round(4).tolist(), found.columns.round(4).tolist()
-    ([0.5806, 0.4062], [0.424, 0.5681])
+    ([0.5618, 0.4126], [0.4126, 0.5618])
     """
     weights = weights_of(matrix, square=False)
     of_columns, of_rows = damping
