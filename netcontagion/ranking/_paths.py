@@ -166,7 +166,7 @@ def k_core(matrix: Any) -> NDArray[np.int64]:
     >>> ranking.k_core([[0, 1, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]).tolist()
     [2, 2, 2, 1]
     """
-    return np.asarray(_graph(_half(links_of(weights_of(matrix)))).coreness(mode="all"), dtype=np.int64)
+    return np.asarray(_graph(_half(links_of(weights_of(matrix))), directed=False).coreness(), dtype=np.int64)
 
 
 def community(matrix: Any, *, resolution: float = 1.0, seed: int = 0) -> NDArray[np.int64]:
@@ -222,7 +222,7 @@ def community(matrix: Any, *, resolution: float = 1.0, seed: int = 0) -> NDArray
     half = _half(csr_array(either[order][:, order]))
     igraph.set_random_number_generator(random.Random(seed))
     try:
-        found = _graph(half).community_leiden(
+        found = _graph(half, directed=False).community_leiden(
             "modularity", weights=half.data.tolist(), resolution=resolution, n_iterations=-1
         )
     finally:
@@ -252,12 +252,12 @@ def _starts(name: str, weights: csr_array, pivots: int | None, seed: int) -> NDA
     return np.sort(np.random.default_rng(seed).choice(size, pivots, replace=False))
 
 
-def _graph(weights: csr_array) -> Any:
+def _graph(weights: csr_array, *, directed: bool = True) -> Any:
     import igraph
 
     rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
     edges = np.stack([rows, weights.indices], axis=1)
-    return igraph.Graph(n=weights.shape[0], edges=edges, directed=True)
+    return igraph.Graph(n=weights.shape[0], edges=edges, directed=directed)
 
 
 def _half(symmetric: csr_array) -> csr_array:

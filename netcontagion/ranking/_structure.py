@@ -174,8 +174,8 @@ class CorePeriphery:
     Attributes
     ----------
     scores : ndarray (n,)
-        Links of a node, less what its place asks for: how many errors more there would be with the node on the other
-        side; not negative in the core, not positive in the periphery, there with a minus.
+        Links of a node, less the other nodes of the core: how many errors more there would be with the node on the
+        other side, with a minus in the periphery.
     membership : ndarray (n,)
         1 in the core, 0 in the periphery; between them for nodes with equally many links of which some belong to the
         core, no matter which: the share that does.
@@ -235,6 +235,4 @@ def core_periphery(matrix: Any) -> CorePeriphery:
     share = (size - int(above.sum())) / int(level.sum()) if size else 0.0
     membership = np.where(above, 1.0, np.where(level, share, 0.0))
     errors = size * (size - 1) // 2 + int(degree.sum()) // 2 - int(falling[:size].sum())
-    inside = degree >= threshold if size else np.zeros(len(degree), dtype=bool)
-    scores = np.where(inside, degree - (size - 1.0), degree - float(size))
-    return CorePeriphery(scores, membership, size, errors)
+    return CorePeriphery(degree - size + membership, membership, size, errors)

@@ -274,8 +274,8 @@ def katz(
         total, last = state
         with np.errstate(over="ignore"):  # a sum without end is seen by its residual
             last = alpha * (into @ last)
-        left = float((last / own).max(initial=0.0))
-        return (total + last, last), left, Status.SETTLED if left <= rtol else None
+            left = float((last / own).max(initial=0.0))
+            return (total + last, last), left, Status.SETTLED if left <= rtol else None
 
     found_sum = iterate(step, (own, own), max_rounds=max_rounds)
     return _one_sided(f"katz with alpha={alpha:.6g} (1 over the largest eigenvalue is too much)", found_sum, strict)
