@@ -1,4 +1,4 @@
-"""The command line: ``netcontagion demo``, ``run``, ``sweep``, ``rank``, ``data``. Errors are one message, never a traceback."""
+"""The command line: ``netcontagion demo``, ``run``, ``sweep``, ``rank``, ``data``. Errors are one message each."""
 
 from __future__ import annotations
 

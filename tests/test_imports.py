@@ -43,7 +43,8 @@ def test_the_package_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "room", ["network", "builders", "clearing", "margining", "generators", "datasets", "figures", "scenarios"]
+    "room",
+    ["network", "builders", "clearing", "margining", "generators", "datasets", "figures", "ranking", "scenarios"],
 )
 def test_a_room_imports_nothing_heavy_until_it_is_used(room):
     found = run(f"import sys, netcontagion.{room}; print([m for m in {HEAVY} if m in sys.modules])")

@@ -35,7 +35,9 @@ def weights_of(given: Any, *, square: bool = True) -> csr_array:
         plain: Any = given if issparse(given) else np.asarray(given, dtype=float)
         matrix = csr_array(plain, dtype=float) if plain.ndim == 2 else None
     except (TypeError, ValueError) as error:
-        raise SchemaError([Problem("matrix", None, None, str(error), "numbers", "give a number for every link")]) from None
+        raise SchemaError(
+            [Problem("matrix", None, None, str(error), "numbers", "give a number for every link")]
+        ) from None
     if matrix is None or (square and matrix.shape[0] != matrix.shape[1]):
         allowed, cure = ("a square matrix", "rows and columns are the same nodes") if square else ("(n, m)", "give one")
         raise SchemaError([Problem("matrix", None, None, f"shape {plain.shape}", allowed, cure)])
@@ -74,7 +76,8 @@ def per_node(name: str, given: ArrayLike, size: int) -> Floats:
         raise SchemaError([Problem(name, None, None, f"shape {numbers.shape}", f"({size},)", "give one per node")])
     bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
     problems = [
-        Problem(name, None, int(row), float(numbers[row]), "finite, at least 0", "give an amount") for row in bad[:SHOWN]
+        Problem(name, None, int(row), float(numbers[row]), "finite, at least 0", "give an amount")
+        for row in bad[:SHOWN]
     ]
     if not problems and not numbers.any():
         problems = [Problem(name, None, None, "all 0", "at least one above 0", "give an amount to some node")]

@@ -85,7 +85,7 @@ def k_core(study: Study) -> Scores:
 
 
 def overlap(study: Study) -> Scores:
-    """Score by the overlap with other traders (of exchanges: of what lies with them, with others), and through assets."""
+    """Score by the overlap with others of the kind (of exchanges: of what lies with them), and through assets."""
     depth = depths(study.net)
     if not np.isfinite(depth).any():
         raise NotApplicable("no asset has a depth, so no sale moves a price")
@@ -107,7 +107,7 @@ def core_periphery(study: Study) -> Scores:
 
 
 def community(study: Study) -> Scores:
-    """Number every node's community."""
+    """Return the number of every node's community."""
     _linked(study)
     return _of_all(study, study.graph.communities.astype(float))
 

@@ -1,4 +1,4 @@
-"""The measures that ``nc.rank`` knows: what each means, which nodes it scores, and the function of a study that does."""
+"""The measures that ``nc.rank`` knows: what each means, which nodes it scores, and the function that does."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ MEASURES = {
     "pagerank": Measure(
         "_graph_measures:pagerank",
         ALL,
-        "where money ends up that goes from who is exposed to what it is exposed to, and so on: what depends on the node",
+        "where money ends up that goes on and on from who is exposed to what it is exposed to: what depends on the node",
         default=True,
         source="Page, Brin, Motwani and Winograd (1999)",
     ),

@@ -71,7 +71,8 @@ def betweenness(matrix: Any, *, pivots: int | None = None, seed: int = 0) -> Flo
         return np.zeros(size)
     graph = _graph(weights)
     paths = graph.betweenness(directed=True, weights=(1.0 / weights.data).tolist(), sources=starts.tolist())
-    return np.asarray(paths, dtype=float) * (size / len(starts)) / ((size - 1) * (size - 2))
+    scale = size / len(starts) / ((size - 1) * (size - 2))
+    return np.asarray(np.array(paths, dtype=float) * scale)
 
 
 def closeness(matrix: Any, *, pivots: int | None = None, seed: int = 0) -> Floats:
@@ -197,8 +198,8 @@ def community(matrix: Any, *, resolution: float = 1.0, seed: int = 0) -> NDArray
 
     Notes
     -----
-    Nodes are put in an order of their own weights and their neighbours' before the algorithm sees them: a seed gives the
-    same communities in whatever order the rows stand, but for nodes that none of these weights tells apart.
+    Nodes are put in an order of their own weights and their neighbours' before the algorithm sees them: a seed gives
+    the same communities in whatever order the rows stand, but for nodes that none of these weights tells apart.
 
     References
     ----------

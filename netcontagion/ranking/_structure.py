@@ -1,4 +1,4 @@
-"""Scores that a node has from its own links, or from sums over the columns they lead to: no matrix of pairs is formed."""
+"""Scores that a node has from its own links, or from sums over what they lead to: no matrix of pairs is formed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from netcontagion._arrays import group_sum
 from netcontagion.errors import Problem, SchemaError
 from netcontagion.ranking._given import links_of, weights_of
 
@@ -112,7 +113,7 @@ def overlap(holdings: Any, depth: ArrayLike) -> Sides:
     beside[np.bincount(asset, minlength=size)[asset] == 1] = 0.0
     lost = held.data * beside / deep[asset]
     row = np.repeat(np.arange(held.shape[0]), np.diff(held.indptr))
-    return Sides(np.bincount(row, lost, held.shape[0]), np.bincount(asset, lost, size))
+    return Sides(group_sum(row, lost, held.shape[0]), group_sum(asset, lost, size))
 
 
 def participation(matrix: Any, groups: ArrayLike) -> Floats:
@@ -192,7 +193,7 @@ class CorePeriphery:
 
 
 def core_periphery(matrix: Any) -> CorePeriphery:
-    r"""Split a graph into a core whose nodes are all linked and a periphery without links of its own, as far as it goes.
+    r"""Split a graph into a core, ideally with all links among its nodes, and a periphery, ideally with none.
 
     The discrete model of Borgatti and Everett; links between core and periphery count neither way. With a core S of m
     links, ``m + |S| (|S| - 1) / 2 - sum over S of the degrees`` are missing in it or within the periphery: the best

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.clearing import Case
@@ -14,6 +12,7 @@ from netcontagion.network import Shock
 from netcontagion.ranking._exposures import ExposureGraph
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from netcontagion.network import ExposureNetwork
@@ -27,7 +26,7 @@ KINDS = {"trader": "traders", "exchange": "exchanges", "asset": "assets"}
 """Tables of the nodes that are ranked, by kind."""
 
 
-class NotApplicable(Exception):  # noqa: N818
+class NotApplicable(Exception):
     """A measure says nothing about this network; the message says why."""
 
 
@@ -39,7 +38,7 @@ class Study:
     """
 
     net: ExposureNetwork
-    shock: Shock = Shock()
+    shock: Shock = field(default_factory=Shock)
     n_jobs: int | None = None
 
     def size(self, kind: str) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from netcontagion._arrays import leading_digits
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Ranking", "ranks_within"]
 
@@ -25,7 +28,7 @@ class Ranking(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{html.escape(line)}</p>" for line in self._left_out)
-        return f"{super()._repr_html_()}{notes}"  # type: ignore[operator]
+        return f"{super()._repr_html_()}{notes}"  # type: ignore[misc]
 
 
 def ranks_within(kind: NDArray[np.object_], scores: NDArray[np.float64]) -> pd.Series:

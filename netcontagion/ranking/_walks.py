@@ -7,7 +7,7 @@ matrix, and each knows how far it may be from the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -74,6 +74,9 @@ class TwoSided:
     rounds: int
     status: Status
     residual: float
+
+
+Result = TypeVar("Result", Centrality, TwoSided)
 
 
 def pagerank(
@@ -233,7 +236,7 @@ def katz(
     Returns
     -------
     Centrality
-        Scores, at least beta; ``residual``, the last summand over beta where that is most, bounds their relative errors.
+        Scores, at least beta; ``residual``, the last summand over beta at its highest, bounds their relative errors.
 
     Raises
     ------
@@ -265,7 +268,9 @@ def katz(
     if alpha is None:
         found = _principal(lambda x: into @ x, size, 0.5, EIGENVALUE_RTOL, max_rounds)
         if not found.status.settled:
-            raise ContagionError(f"no default for alpha, the largest eigenvalue was not found ({found.status}): give alpha")
+            raise ContagionError(
+                f"no default for alpha, the largest eigenvalue was not found ({found.status}): give alpha"
+            )
         alpha = KATZ_SHARE / found.state[1]
     if not 0 <= alpha < np.inf:
         raise ValueError(f"alpha={alpha!r} must be a number, at least 0")
@@ -432,19 +437,19 @@ def _principal(
 
 
 def _inverse_root(sums: Floats) -> Floats:
-    return np.sqrt(np.divide(1.0, sums, out=np.zeros(len(sums)), where=sums > 0))
+    return np.asarray(np.sqrt(np.divide(1.0, sums, out=np.zeros(len(sums)), where=sums > 0)))
 
 
 def _one_sided(name: str, found: Ending[Any], strict: bool) -> Centrality:
     scores = found.state[0] if isinstance(found.state, tuple) else found.state
-    return _given_back(name, Centrality(scores, found.rounds, found.status, found.residual), strict)
+    return _settled(name, Centrality(scores, found.rounds, found.status, found.residual), strict)
 
 
 def _two_sided(name: str, sides: tuple[Floats, ...], found: Ending[Any], strict: bool) -> TwoSided:
-    return _given_back(name, TwoSided(sides[0], sides[1], found.rounds, found.status, found.residual), strict)
+    return _settled(name, TwoSided(sides[0], sides[1], found.rounds, found.status, found.residual), strict)
 
 
-def _given_back(name: str, result: Any, strict: bool) -> Any:
+def _settled(name: str, result: Result, strict: bool) -> Result:
     if strict and not result.status.settled:
         message = f"{name} ended after {result.rounds} rounds: {result.status.value}; residual {result.residual:.3g}"
         raise NotSettledError(message, result)
