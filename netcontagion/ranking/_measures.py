@@ -81,7 +81,7 @@ MEASURES = {
     "pagerank": Measure(
         "_graph_measures:pagerank",
         ALL,
-        "where money ends up that goes on and on from who is exposed to what it is exposed to: what depends on the node",
+        "where money ends up that goes on and on from nodes to what they are exposed to: what hangs on the node",
         default=True,
         source="Page, Brin, Motwani and Winograd (1999)",
     ),

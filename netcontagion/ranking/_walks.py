@@ -6,12 +6,13 @@ matrix, and each knows how far it may be from the answer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from netcontagion._iterate import iterate
+from netcontagion._iterate import Ending, iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError
 from netcontagion.ranking._given import per_node, weights_of
@@ -20,15 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
-
-    from netcontagion._iterate import Ending
+    from scipy.sparse import csr_array
 
     Floats = NDArray[np.float64]
 
 __all__ = ["Centrality", "TwoSided", "birank", "eigenvector", "hits", "katz", "pagerank"]
 
 KATZ_SHARE = 0.85
-EIGENVALUE_RTOL = 1e-6  # enough for a default of Katz's attenuation
+DIRECTIONS = 16  # in which an eigenvector is looked for at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ def pagerank(
     out = np.asarray(weights.sum(axis=1))
     share = np.divide(damping, out, out=np.zeros(size), where=out > 0)
     stuck = out == 0
-    into = weights.T
+    into = _transposed(weights)
 
     def step(x: Floats) -> tuple[Floats, float, Status | None]:
         anew = into @ (share * x)
@@ -155,8 +155,8 @@ def pagerank(
 def eigenvector(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, strict: bool = True) -> Centrality:
     r"""Compute eigenvector centrality: ``lambda x = W^T x`` for the largest eigenvalue.
 
-    Repeated products with ``W^T + s I``, s half of the eigenvalue as it is known: without the shift, a bipartite graph
-    would swing between its sides for ever.
+    Looked for among combinations of 1, ``W^T 1``, ``(W^T)^2 1``, ..., started anew every 16 (Arnoldi): a bipartite
+    graph, where powers swing between the sides for ever, is no exception, and eigenvalues close to the largest cost less.
 
     Parameters
     ----------
@@ -198,9 +198,8 @@ def eigenvector(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, s
     >>> ranking.eigenvector([[0, 1, 1], [1, 0, 0], [1, 0, 0]]).scores.round(4).tolist()
     [0.7071, 0.5, 0.5]
     """
-    weights = weights_of(matrix)
-    into = weights.T
-    found = _principal(lambda x: into @ x, weights.shape[0], 0.5, rtol, max_rounds)
+    into = _transposed(weights_of(matrix))
+    found = _principal(lambda x: into @ x, into.shape[0], rtol, max_rounds)
     return _one_sided("eigenvector", found, strict)
 
 
@@ -215,7 +214,8 @@ def katz(
 ) -> Centrality:
     r"""Compute Katz centrality: all walks that end at a node, each step worth ``alpha`` times its weight.
 
-    ``x = alpha W^T x + beta``, summed up as ``beta + alpha W^T beta + (alpha W^T)^2 beta + ...``.
+    ``x = alpha W^T x + beta``, summed up as ``beta + alpha W^T beta + (alpha W^T)^2 beta + ...``, the end of the sum as
+    the geometric one that its last summands look like.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def katz(
     Returns
     -------
     Centrality
-        Scores, at least beta; ``residual``, the last summand over beta at its highest, bounds their relative errors.
+        Scores; ``residual``, the largest of ``|beta + alpha W^T x - x|`` over beta, bounds their relative errors.
 
     Raises
     ------
@@ -261,12 +261,12 @@ def katz(
     [1.0, 1.5]
     """
     weights = weights_of(matrix)
-    size, into = weights.shape[0], weights.T
+    size, into = weights.shape[0], _transposed(weights)
     own = per_node("beta", np.full(size, beta) if np.ndim(beta) == 0 else beta, size)
     if not own.all():
         raise ValueError("beta is above 0 at every node: a relative error needs something to relate to")
     if alpha is None:
-        found = _principal(lambda x: into @ x, size, 0.5, EIGENVALUE_RTOL, max_rounds)
+        found = _principal(lambda x: into @ x, size, rtol, max_rounds)
         if not found.status.settled:
             raise ContagionError(
                 f"no default for alpha, the largest eigenvalue was not found ({found.status}): give alpha"
@@ -275,14 +275,19 @@ def katz(
     if not 0 <= alpha < np.inf:
         raise ValueError(f"alpha={alpha!r} must be a number, at least 0")
 
-    def step(state: tuple[Floats, Floats]) -> tuple[tuple[Floats, Floats], float, Status | None]:
-        total, last = state
-        with np.errstate(over="ignore"):  # a sum without end is seen by its residual
-            last = alpha * (into @ last)
-            left = float((last / own).max(initial=0.0))
-            return (total + last, last), left, Status.SETTLED if left <= rtol else None
+    def step(state: tuple[Floats, Floats, Floats]) -> tuple[tuple[Floats, Floats, Floats], float, Status | None]:
+        _, total, last = state
+        with np.errstate(over="ignore", invalid="ignore"):  # a sum without end is seen by its residual
+            new = alpha * (into @ last)
+            ratio = float(new.sum() / (last.sum() or 1.0))
+            left, scores = float((new / own).max()), total
+            if ratio < 1:
+                ahead = float(np.abs((new - ratio * last) / own).max()) / (1 - ratio)
+                if ahead < left:
+                    left, scores = ahead, total + ratio / (1 - ratio) * last
+            return (scores, total + new, new), left, Status.SETTLED if left <= rtol else None
 
-    found_sum = iterate(step, (own, own), max_rounds=max_rounds)
+    found_sum = iterate(step, (own, own, own), max_rounds=max_rounds)
     return _one_sided(f"katz with alpha={alpha:.6g} (1 over the largest eigenvalue is too much)", found_sum, strict)
 
 
@@ -330,8 +335,8 @@ def hits(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, strict: 
     [0.7676, 0.2324]
     """
     weights = weights_of(matrix, square=False)
-    into = weights.T
-    found = _principal(lambda a: into @ (weights @ a), weights.shape[1], 0.0, rtol, max_rounds)
+    into = _transposed(weights)
+    found = _principal(lambda a: into @ (weights @ a), weights.shape[1], rtol, max_rounds)
     authorities = found.state[0]
     hubs = weights @ authorities
     sides = tuple(side / (side.sum() or 1.0) for side in (hubs, authorities))
@@ -400,40 +405,86 @@ def birank(
     named = zip(("queries[0]", "queries[1]"), given, weights.shape, strict=True)
     row_query, column_query = (one / one.sum() for one in (per_node(*each) for each in named))
     row_root, column_root = (_inverse_root(np.asarray(weights.sum(axis=axis))) for axis in (1, 0))
-    into = weights.T
+    into = _transposed(weights)
     gain = of_columns * of_rows
 
     def columns(rows: Floats) -> Floats:
-        return of_rows * column_root * (into @ (row_root * rows)) + (1 - of_rows) * column_query
+        return np.asarray(of_rows * column_root * (into @ (row_root * rows)) + (1 - of_rows) * column_query)
 
-    def step(rows: Floats) -> tuple[Floats, float, Status | None]:
-        anew = of_columns * row_root * (weights @ (column_root * columns(rows))) + (1 - of_columns) * row_query
-        off = gain / (1 - gain) * float(np.linalg.norm(anew - rows))
-        bound = off / min(float(np.linalg.norm(anew)), float(np.linalg.norm(columns(anew))))
+    def step(sides: tuple[Floats, Floats]) -> tuple[tuple[Floats, Floats], float, Status | None]:
+        rows = of_columns * row_root * (weights @ (column_root * sides[1])) + (1 - of_columns) * row_query
+        anew = rows, columns(rows)
+        bound = gain / (1 - gain) * _norm(rows - sides[0]) / min(_norm(anew[0]), _norm(anew[1]))
         return anew, bound, Status.SETTLED if bound <= rtol else None
 
-    found = iterate(step, row_query, max_rounds=max_rounds)
-    return _two_sided("birank", (found.state, columns(found.state)), found, strict)
+    found = iterate(step, (row_query, columns(row_query)), max_rounds=max_rounds)
+    return _two_sided("birank", found.state, found, strict)
 
 
 def _principal(
-    apply: Callable[[Floats], Floats], size: int, shift: float, rtol: float, max_rounds: int
+    apply: Callable[[Floats], Floats], size: int, rtol: float, max_rounds: int
 ) -> Ending[tuple[Floats, float]]:
-    """Find the eigenvector of the largest eigenvalue from equal scores; NO_SOLUTION where that is 0."""
+    """Find the eigenvector of the largest eigenvalue, from equal scores; NO_SOLUTION where nothing is linked.
 
-    def step(state: tuple[Floats, float]) -> tuple[tuple[Floats, float], float, Status | None]:
-        x = state[0]
-        product = apply(x)
-        value = float(x @ product)
-        if not product.any():
-            return (x, 0.0), 0.0, Status.NO_SOLUTION
-        residual = float(np.linalg.norm(product - value * x)) / value
+    Arnoldi's method: each product adds a direction to a space, in which the eigenvector is looked for; a full space is
+    started anew from the best vector in it.
+    """
+    basis, inside = np.zeros((DIRECTIONS + 1, size)), np.zeros((DIRECTIONS + 1, DIRECTIONS))
+    basis[0] = size**-0.5
+
+    def step(state: tuple[int, Floats, float]) -> tuple[tuple[int, Floats, float], float, Status | None]:
+        last, weights, value = state
+        if last == DIRECTIONS:
+            basis[0] = _combined(weights, basis)
+            last = 0
+        new = apply(basis[last])
+        if not new.any():
+            return (0, np.ones(1), 0.0), 0.0, Status.NO_SOLUTION
+        known = basis[: last + 1]
+        inside[: last + 1, last] = 0.0
+        for _ in range(2):  # once more, for what rounding left
+            along = _einsum("ij,j->i", known, new)
+            new -= _einsum("i,ij->j", along, known)
+            inside[: last + 1, last] += along
+        beyond = _norm(new)
+        values, vectors = np.linalg.eig(inside[: last + 1, : last + 1])
+        best = int(np.argmax(values.real))
+        weights, value = vectors[:, best].real, float(values[best].real)
+        residual = beyond * abs(vectors[-1, best]) / value if value > 0 else 1.0
         if residual <= rtol:
-            return (x, value), residual, Status.SETTLED
-        product += shift * value * x
-        return (product / np.linalg.norm(product), value), residual, None
+            return (last, weights, value), residual, Status.SETTLED
+        inside[last + 1, last] = beyond
+        if last + 1 < DIRECTIONS and beyond > 0:
+            basis[last + 1] = new / beyond
+            return (last + 1, weights, value), residual, None
+        return (DIRECTIONS, weights, value), residual, None
 
-    return iterate(step, (np.full(size, size**-0.5), 0.0), max_rounds=max_rounds)
+    found = iterate(step, (0, np.ones(1), 0.0), max_rounds=max_rounds)
+    _, weights, value = found.state
+    return Ending((_combined(weights, basis), value), found.rounds, found.status, found.residual)
+
+
+def _combined(weights: Floats, basis: Floats) -> Floats:
+    """Combine directions to a vector of norm 1 without negative entries, which are rounding."""
+    vector = _einsum("i,ij->j", weights, basis[: len(weights)])
+    vector = np.maximum(vector if vector.sum() >= 0 else -vector, 0.0)
+    return vector / _norm(vector)
+
+
+def _norm(vector: Floats) -> float:
+    return math.sqrt(_einsum("i,i->", vector, vector))
+
+
+def _einsum(sums: str, *arrays: Floats) -> Floats:
+    """Add up products here: threads of a linear algebra library wait for each other where processors are busy."""
+    return np.asarray(np.einsum(sums, *arrays))
+
+
+def _transposed(weights: csr_array) -> csr_array:
+    """Transpose by rows: a product reads at random places, but writes in order."""
+    from scipy.sparse import csr_array
+
+    return csr_array(weights.T)
 
 
 def _inverse_root(sums: Floats) -> Floats:
