@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXACT_WORK", "betweenness", "closeness", "community", "k_core"]
 
-EXACT_WORK = 500_000_000  # nodes x links up to which all shortest paths take about a minute
+EXACT_WORK = 500_000_000  # nodes x links up to which all shortest paths take half a minute
 ROWS_AT_ONCE = 2**24  # distances kept at a time
 REFINEMENTS = 3
 

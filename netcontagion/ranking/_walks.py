@@ -155,8 +155,8 @@ def pagerank(
 def eigenvector(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, strict: bool = True) -> Centrality:
     r"""Compute eigenvector centrality: ``lambda x = W^T x`` for the largest eigenvalue.
 
-    Looked for among combinations of 1, ``W^T 1``, ``(W^T)^2 1``, ..., started anew every 16 (Arnoldi): a bipartite
-    graph, where powers swing between the sides for ever, is no exception, and eigenvalues close to the largest cost less.
+    Looked for among combinations of 1, ``W^T 1``, ``(W^T)^2 1``, ..., started anew every 16 (Arnoldi). Powers alone
+    swing for ever between the sides of a bipartite graph, and take long where eigenvalues are close to the largest.
 
     Parameters
     ----------
