@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Centrality", "TwoSided", "birank", "eigenvector", "hits", "katz", "pagerank"]
 
 KATZ_SHARE = 0.85
+EIGENVALUE_RTOL = 1e-6  # within which two ways to find an eigenvalue agree
 DIRECTIONS = 16  # in which an eigenvector is looked for at a time
 
 
@@ -179,8 +180,8 @@ def eigenvector(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, s
     SchemaError
         What is no matrix of weights.
     NotSettledError
-        Not settled in ``max_rounds`` (two largest eigenvalues are close, or one has too few eigenvectors), or no
-        eigenvalue above 0, where the graph has no cycle; ``.result`` has what was reached.
+        Not settled in ``max_rounds`` (two largest eigenvalues are close); no eigenvalue above 0, where the graph has no
+        cycle; or one that rounding makes up, out of long ways without return. ``.result`` has what was reached.
 
     Notes
     -----
@@ -198,8 +199,7 @@ def eigenvector(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, s
     >>> ranking.eigenvector([[0, 1, 1], [1, 0, 0], [1, 0, 0]]).scores.round(4).tolist()
     [0.7071, 0.5, 0.5]
     """
-    into = _transposed(weights_of(matrix))
-    found = _principal(lambda x: into @ x, into.shape[0], rtol, max_rounds)
+    found = _centre(_transposed(weights_of(matrix)), rtol, max_rounds)
     return _one_sided("eigenvector", found, strict)
 
 
@@ -266,11 +266,9 @@ def katz(
     if not own.all():
         raise ValueError("beta is above 0 at every node: a relative error needs something to relate to")
     if alpha is None:
-        found = _principal(lambda x: into @ x, size, rtol, max_rounds)
+        found = _centre(into, rtol, max_rounds)
         if not found.status.settled:
-            raise ContagionError(
-                f"no default for alpha, the largest eigenvalue was not found ({found.status}): give alpha"
-            )
+            raise ContagionError(f"no default for alpha: no largest eigenvalue found ({found.status}); give alpha")
         alpha = KATZ_SHARE / found.state[1]
     if not 0 <= alpha < np.inf:
         raise ValueError(f"alpha={alpha!r} must be a number, at least 0")
@@ -421,6 +419,32 @@ def birank(
     return _two_sided("birank", found.state, found, strict)
 
 
+def _centre(into: csr_array, rtol: float, max_rounds: int) -> Ending[tuple[Floats, float]]:
+    """Find the eigenvector of the largest eigenvalue; NO_SOLUTION where that is 0, in a graph without cycles.
+
+    Long ways in one direction can look like an eigenvector, up to rounding. The eigenvalue is that of links within
+    strongly connected parts alone: where it is not, the search is STALLED.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = into.shape[0]
+    part = connected_components(into, connection="strong")[1]
+    row = np.repeat(np.arange(size), np.diff(into.indptr))
+    within = part[row] == part[into.indices]
+    if not within.any():
+        return Ending((np.zeros(size), 0.0), 0, Status.NO_SOLUTION, 0.0)
+    found = _principal(lambda x: into @ x, size, rtol, max_rounds)
+    if within.all() or not found.status.settled:
+        return found
+    parts = csr_array((into.data[within], (row[within], into.indices[within])), shape=into.shape)
+    alone = _principal(lambda x: parts @ x, size, rtol, max_rounds)
+    off = abs(found.state[1] / alone.state[1] - 1)
+    if off <= EIGENVALUE_RTOL:
+        return found
+    return Ending(found.state, found.rounds, Status.STALLED, off)
+
+
 def _principal(
     apply: Callable[[Floats], Floats], size: int, rtol: float, max_rounds: int
 ) -> Ending[tuple[Floats, float]]:
@@ -438,7 +462,7 @@ def _principal(
             basis[0] = _combined(weights, basis)
             last = 0
         new = apply(basis[last])
-        if not new.any():
+        if last == 0 and not new.any():
             return (0, np.ones(1), 0.0), 0.0, Status.NO_SOLUTION
         known = basis[: last + 1]
         inside[: last + 1, last] = 0.0
