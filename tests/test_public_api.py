@@ -36,6 +36,7 @@ PINNED = {
     ],
     "netcontagion.datasets": ["available", "load", "fetch"],
     "netcontagion.clearing": ["eisenberg_noe", "clear"],
+    "netcontagion.ranking": ["debtrank", "measures", "pagerank", "rank"],
 }
 
 
@@ -108,6 +109,12 @@ def test_pinned_signatures():
     assert list(parameters(nc.builders.from_balance_sheets))[:3] == ["banks", "exposures", "holdings"]
     assert parameters(nc.clear)["model"] == ("KEYWORD_ONLY", "eisenberg_noe")
     assert {"strict", "seed", "mode", "priority"} <= set(parameters(nc.cascade))
+    assert parameters(nc.rank) == {
+        "net": ("POSITIONAL_OR_KEYWORD", required),
+        "by": ("POSITIONAL_OR_KEYWORD", None),
+        "shock": ("KEYWORD_ONLY", None),
+        "n_jobs": ("KEYWORD_ONLY", None),
+    }
 
 
 def test_errors_belong_together():

@@ -388,3 +388,17 @@ def test_many_holders_of_one_asset_make_no_matrix_of_pairs():
     np.testing.assert_allclose(found["overlap"].iloc[1:], (size - 1) / 1e6)
     assert found.loc["A", "overlap"] == pytest.approx(size * (size - 1) / 1e6)
     assert (found["k_core"] == 1).all()
+
+
+def test_the_aave_snapshot_is_ranked(monkeypatch):
+    data = PAGE.parents[2] / "shared" / "data"
+    if not data.is_dir():
+        pytest.skip("the real data are not here: no ../shared/data")
+    monkeypatch.setenv("NETCONTAGION_DATA", str(data))
+    net = nc.datasets.load("aave-steth-2023-06")
+    found = nc.rank(net, [name for name in GRAPH if name not in ("overlap", "betweenness", "closeness")])
+    for name in ("strength", "pagerank", "eigenvector", "katz", "hits", "birank"):
+        first = found[(found[f"{name}_rank"] == 1) & (found["kind"] != "others")]
+        assert {"aave_v2_eth", "stETH", "a6e5588c3a42"} == set(first.index), name
+    with pytest.raises(ContagionError, match="no asset has a depth"):
+        nc.rank(net, "overlap")
