@@ -56,7 +56,7 @@ def glasserman_young(
     --------
     >>> from netcontagion.ranking import glasserman_young
     >>> glasserman_young([[0, 8], [0, 0]], [20, 5], [8, 3]).tolist()
-    [8.0, -0.0]
+    [8.0, 0.0]
     """
     columns = {
         "external_assets": Column(external_assets, least=0.0, dimensions=(1,)),
@@ -77,7 +77,7 @@ def _index(owed: Any, assets: Floats, external: Floats) -> Floats:
     dues = inside + external
     worth = assets + owed.sum(axis=0) - dues
     connected = np.divide(inside, dues, out=np.zeros(len(dues)), where=dues > 0)
-    return np.asarray(connected * (assets - worth))
+    return np.asarray(connected * (assets - worth) + 0.0)
 
 
 # as measures of a study -------------------------------------------------------------------------------------------

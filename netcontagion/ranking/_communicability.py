@@ -98,9 +98,10 @@ def communicability(liabilities: Any, equity: ArrayLike) -> Any:
 
 
 def impact_susceptibility(liabilities: Any, equity: ArrayLike) -> Any:
-    """Return how much of the communicability that ends at a node starts at others: 0 where nobody can bring it down.
+    """Return how exposed nodes are to chains of failures, per node that can bring them down directly.
 
-    Off-diagonal column sum of :func:`communicability` over its column sum.
+    Column sum of :func:`communicability` without the diagonal, over the number of nodes that alone can bring the node
+    down: 0 where there is none, 1 where all chains that end there have one link.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ def impact_susceptibility(liabilities: Any, equity: ArrayLike) -> Any:
     Returns
     -------
     ndarray (n,), or Series where the matrix has labels
-        Between 0 and 1.
+        0, or at least 1.
 
     Raises
     ------
@@ -127,10 +128,10 @@ def impact_susceptibility(liabilities: Any, equity: ArrayLike) -> Any:
     --------
     >>> from netcontagion.ranking import impact_susceptibility
     >>> impact_susceptibility([[0, 5, 0], [0, 0, 10], [0, 0, 0]], [4, 2, 10]).round(9).tolist()
-    [0.0, 0.5, 0.6]
+    [0.0, 1.0, 1.5]
     """
     impact, labels = _impact(liabilities, equity)
-    found = _susceptibility(_exponential(_whole(impact)))
+    found = _susceptibility(_whole(impact))
     if labels is None:
         return found
     import pandas as pd
@@ -151,7 +152,7 @@ def impact_fluidity(liabilities: Any, equity: ArrayLike) -> float:
     Returns
     -------
     float
-        Between 0 and 1; 0 without nodes.
+        0 without nodes.
 
     Raises
     ------
@@ -161,11 +162,11 @@ def impact_fluidity(liabilities: Any, equity: ArrayLike) -> float:
     Examples
     --------
     >>> from netcontagion.ranking import impact_fluidity
-    >>> round(impact_fluidity([[0, 5], [0, 0]], [4, 2]), 9)
-    0.25
+    >>> impact_fluidity([[0, 5], [0, 0]], [4, 2])
+    0.5
     """
     impact, _ = _impact(liabilities, equity)
-    found = _susceptibility(_exponential(_whole(impact)))
+    found = _susceptibility(_whole(impact))
     return float(found.mean()) if len(found) else 0.0
 
 
@@ -236,6 +237,7 @@ def _exponential(links: Floats) -> Floats:
     return np.asarray(scipy.linalg.expm(links)) if len(links) else links
 
 
-def _susceptibility(table: Floats) -> Floats:
-    total = table.sum(axis=0)
-    return np.asarray((total - table.diagonal()) / total)
+def _susceptibility(links: Floats) -> Floats:
+    direct, table = links.sum(axis=0), _exponential(links)
+    reached = table.sum(axis=0) - table.diagonal()
+    return np.asarray(np.divide(reached, direct, out=np.zeros(len(direct)), where=direct > 0))

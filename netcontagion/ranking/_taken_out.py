@@ -135,7 +135,8 @@ def taken_out(net: ExposureNetwork, kind: str, place: int, dues: float) -> Expos
         policies[place] = "passive"
         nodes["policy"] = policies
     kept = ~np.isin(net.columns("positions")["account"], ours)
-    return net.replace(balances=balances, positions=positions[kept], **{f"{kind}s": nodes})
+    left = positions[kept] if kept.any() else None
+    return net.replace(balances=balances, positions=left, **{f"{kind}s": nodes})
 
 
 def _counted(net: ExposureNetwork, run: Any) -> Floats:
