@@ -34,8 +34,7 @@ NETWORKS = {
     for oracle in json.loads((REFERENCES / "network_valuation.json").read_text(encoding="utf-8"))["oracles"]
 }
 CLEARED = {
-    case["name"]: case
-    for case in json.loads((REFERENCES / "eisenberg_noe.json").read_text(encoding="utf-8"))["cases"]
+    case["name"]: case for case in json.loads((REFERENCES / "eisenberg_noe.json").read_text(encoding="utf-8"))["cases"]
 }
 SHARED = HERE.parents[2] / "shared" / "reference"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/reference is not beside the checkout")
