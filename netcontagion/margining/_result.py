@@ -16,6 +16,7 @@ from netcontagion.margining._final import clear_up, is_due
 from netcontagion.margining._kept import kept
 from netcontagion.margining._ledger import Laws, add_up, laws_of, losses_by_bearer
 from netcontagion.margining._state import CHANNELS, bearer_labels, called
+from netcontagion.margining._stock import wealth_of_nodes
 from netcontagion.margining._valuation import gains
 from netcontagion.margining._whole import final_state
 
@@ -336,6 +337,19 @@ class CascadeResult:
         direct = self._bearer_losses[CHANNELS.index("shock")]
         contagion = self._bearer_losses.sum(axis=0) - direct
         return pd.DataFrame({"direct": direct, "contagion": contagion}, index=self._bearers)
+
+    def node_wealth(self, without: NDArray[np.int64] | None = None) -> float:
+        """Add up what traders and exchanges have in the end [num], but some traders (their codes).
+
+        Liabilities count as they are cleared. Where nothing is cleared and nobody trades holdings, this costs what the
+        run touched, not what the network holds.
+        """
+        left_out = np.zeros(0, dtype=np.int64) if without is None else without
+        found = wealth_of_nodes(self._play.state, left_out) if self.clearing is None else None
+        if found is not None and self.status is not Status.NONFINITE:
+            return found
+        wealth = self._state.opening["wealth"] - self._bearer_losses.sum(axis=0)
+        return float(np.delete(wealth[: len(self.network.nodes)], left_out).sum())
 
     @property
     def defaulted(self) -> pd.Series:

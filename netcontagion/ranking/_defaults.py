@@ -75,9 +75,10 @@ def _traders(study: Study) -> Floats:
     places = np.flatnonzero(can_hurt(net)[:last] & ~study.shock.defaulted(net)[:last])
     if not len(places):
         return found
-    calm = loss_by_node(net, play(net, study.shock))
+    calm = play(net, study.shock)
+    own = (calm.traders["wealth_before"] - calm.traders["loss"]).to_numpy()
     shocks = [study.shock + Shock.default(named(label, "trader")) for label in net.labels("traders")[places].tolist()]
-    found[places] = losses(study, shocks) - (calm.sum() - calm[places])
+    found[places] = losses(study, shocks) + calm.node_wealth() - own[places]
     return found
 
 

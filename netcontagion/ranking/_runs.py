@@ -51,32 +51,32 @@ def contagion_by_node(net: ExposureNetwork, run: Any) -> Floats:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Loss of all nodes of a cascade but those that default by its shock and not by the given one [num]."""
+class Wealth:
+    """Wealth at the end of a cascade of all nodes but those that default by its shock and not by the given one."""
 
     shock: Shock
 
     def __call__(self, run: Any) -> float:
-        """Add up the losses."""
+        """Add up what they have [num]."""
         own = run.shock.defaulted(run.network) & ~self.shock.defaulted(run.network)
-        loss = loss_by_node(run.network, run)
-        return float(loss.sum() - loss[: len(own)][own].sum())
+        return float(run.node_wealth(np.flatnonzero(own)))
 
 
 def losses(study: Study, shocks: Sequence[Shock]) -> Floats:
-    """Return what all nodes lose by each shock, but those it makes default on top of the study's in a cascade [num]."""
+    """Return what all nodes lose by each shock [num], up to a number that is the same for all.
+
+    In a cascade without those that a shock makes default on top of the study's: then it is less their wealth at the
+    end.
+    """
     if not len(shocks):
         return np.zeros(0)
     by_cascade = plays(study.net)
     run: Any = functools.partial(cascade, seed=SEED) if by_cascade else clear
-    outputs: Any = {"loss": Lost(study.shock)} if by_cascade else ("loss",)
-    found = sweep(
-        study.net, as_scenarios(shocks), run=run, outputs=outputs, nodes=False, tail=None, n_jobs=study.n_jobs
-    )
+    outputs: Any = {"wealth": Wealth(study.shock)} if by_cascade else ("loss",)
+    scenarios = as_scenarios(shocks)
+    found = sweep(study.net, scenarios, run=run, outputs=outputs, nodes=False, tail=None, n_jobs=study.n_jobs)
     if len(found.failures):
         failed = found.failures.iloc[0]
-        why = failed["error"] or f"it ended {failed['status']}"
-        raise ContagionError(
-            f"{len(found.failures)} of {len(shocks)} runs have no answer, first {failed['shock']}: {why}"
-        )
-    return np.asarray(found.table["loss"].to_numpy(dtype=float))
+        why, count = failed["error"] or f"it ended {failed['status']}", f"{len(found.failures)} of {len(shocks)} runs"
+        raise ContagionError(f"{count} have no answer, first that of {failed['shock']}: {why}")
+    return -found.table["wealth"].to_numpy(dtype=float) if by_cascade else found.table["loss"].to_numpy(dtype=float)
