@@ -14,7 +14,6 @@ from netcontagion.errors import ContagionError
 from netcontagion.ranking import _books
 from netcontagion.ranking._study import Study
 
-
 SEEDS = range(4)
 OBLIGATIONS = ("debtrank", "linear_debtrank", "furfine", "contagion_index", "glasserman_young")
 
@@ -347,6 +346,15 @@ def test_order_of_rows_and_unit_of_money_do_not_matter(measure):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", ["loss_if_defaults", "leave_one_out", "price_impact", "shapley"])
+def test_results_do_not_depend_on_the_number_of_processes(measure):
+    net = nc.generators.market(40, exchanges=2, seed=2)
+    shock = nc.Shock.price({"ETH": -0.3}, family=True)
+    one, two = (nc.rank(net, by=measure, shock=shock, n_jobs=jobs)[measure] for jobs in (1, 2))
+    pd.testing.assert_series_equal(one, two, rtol=0, atol=0)
+
+
 # what does not apply ----------------------------------------------------------------------------------------------
 
 
@@ -367,7 +375,7 @@ def test_measures_say_why_they_do_not_apply(measure, shock, why):
 @pytest.mark.parametrize("measure", [*OBLIGATIONS, "threat_index", "sinkrank"])
 def test_obligations_need_debts(measure):
     net = portfolio_net()
-    with pytest.raises(ContagionError, match="nobody owes anybody|no node that money"):
+    with pytest.raises(ContagionError, match=r"nobody owes anybody|no node that money"):
         scores(net, measure)
 
 

@@ -58,6 +58,7 @@ __all__ = [
     "BlackCox",
     "Case",
     "ClearingResult",
+    "Column",
     "ContagionWindow",
     "DebtRankResult",
     "Deleveraging",

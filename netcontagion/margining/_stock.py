@@ -43,7 +43,9 @@ class Stock(NamedTuple):
         markets = live.markets
         units = self.deposited * live.overlay.share - self.borrowed
         held = np.flatnonzero(self.contracts)
-        gained = self.contracts[held] @ worth(markets, marks)[held] + self.coins @ marks[markets.settle] - self.paid.sum()
+        gained = (
+            self.contracts[held] @ worth(markets, marks)[held] + self.coins @ marks[markets.settle] - self.paid.sum()
+        )
         return float(units @ marks + gained + self.outside @ prices)
 
 

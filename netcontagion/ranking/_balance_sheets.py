@@ -93,7 +93,7 @@ def outside_leverage(study: Study) -> Scores:
 
 def threat_index(study: Study) -> Scores:
     """Score by what one more unit of money at the node adds to the payments of all, after the shock."""
-    of_one_class(study, "threat_index")
+    of_one_class(study)
     case = study.case
     if not case.owed.nnz:
         raise NotApplicable("nobody owes anybody")

@@ -34,9 +34,9 @@ def blocks(nodes: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     yield from (nodes[first : first + step] for first in range(0, len(nodes), step))
 
 
-def of_one_class(study: Study, measure: str) -> None:
+def of_one_class(study: Study) -> None:
     """Refuse liabilities of several seniorities."""
     try:
-        study.case.of_one_class(measure)
+        study.case.of_one_class("eisenberg_noe")
     except ContagionError:
         raise NotApplicable("liabilities have several seniorities, which it does not rank") from None

@@ -27,7 +27,7 @@ def loss_if_defaults(study: Study) -> Scores:
     skin, and is out, while deposits there stay its clients'. Both stop to pay what they cannot. ``others@`` is no node
     that can default: NaN.
     """
-    of_one_class(study, "loss_if_defaults")
+    of_one_class(study)
     if not plays(study.net):
         return _cleared(study)
     return {"trader": _traders(study), "exchange": _exchanges(study)}
@@ -97,7 +97,8 @@ def can_hurt(net: ExposureNetwork) -> NDArray[np.bool_]:
     found[account["trader"][book.position_account]] = True
     found[account["trader"][account["default_fund"] > 0]] = True
     vaults = [name for name in net.columns("exchanges")["backstop"].tolist() if name is not None]
-    found[account["trader"][net.labels("accounts").get_indexer(vaults)]] = True
+    if vaults:
+        found[account["trader"][net.labels("accounts").isin(vaults)]] = True
     names = traders["policy"]
     acting = [name for name in set(names.tolist()) if policy(name).orders or policy(name).runs]
     return np.asarray(found | np.isin(names, acting))

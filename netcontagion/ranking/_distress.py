@@ -42,7 +42,7 @@ def _equity(study: Study) -> tuple[Floats, NDArray[np.bool_]]:
 
 def _value_lost(study: Study, variant: str, weights: Floats) -> Floats:
     """Let every node that owes something default alone, a block at a time."""
-    of_one_class(study, variant)
+    of_one_class(study)
     owed, (equity, able) = study.case.owed_before.copy(), _equity(study)
     owes = np.flatnonzero(owed.sum(axis=1) > 0)
     if not len(owes):

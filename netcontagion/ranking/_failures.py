@@ -129,7 +129,7 @@ def _each(seeds: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
 
 def expected_loss(study: Study) -> Scores:
     """Score by the contagion index after the shock, over common losses of 0 to 50 % of equity."""
-    owed, buffer = _after(study, "contagion_index")
+    owed, buffer = _after(study)
     failed = study.case.defaulted
     buffer = np.where(failed, 0.0, buffer)
     losses = buffer[:, None] * np.array(COMMON_LOSSES)
@@ -139,7 +139,7 @@ def expected_loss(study: Study) -> Scores:
 
 def furfine(study: Study) -> Scores:
     """Score by the equity of the other nodes that fail in the wake of each, recovery 0."""
-    owed, buffer = _after(study, "furfine")
+    owed, buffer = _after(study)
     start = study.case.defaulted
     anyway = threshold(owed, buffer, defaulted=start).values.default_wave >= 0
     found = np.zeros(len(buffer))
@@ -152,9 +152,9 @@ def furfine(study: Study) -> Scores:
     return study.by_kind(found)
 
 
-def _after(study: Study, measure: str) -> tuple[Any, Floats]:
+def _after(study: Study) -> tuple[Any, Floats]:
     """Return who owes whom after the shock, and the equity that is left; nothing where it is negative."""
-    of_one_class(study, measure)
+    of_one_class(study)
     case = study.case
     if not case.owed.nnz:
         raise NotApplicable("nobody owes anybody")

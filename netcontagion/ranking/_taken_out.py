@@ -32,7 +32,7 @@ def leave_one_out(study: Study) -> Scores:
     bear. The other side of its contracts falls to ``others@``, which here counts without what impact costs it; taking
     ``others@`` out makes no sense: NaN.
     """
-    of_one_class(study, "leave_one_out")
+    of_one_class(study)
     scores = _played(study) if plays(study.net) else _cleared(study)
     return study.by_kind(scores)
 
