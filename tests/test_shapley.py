@@ -55,7 +55,7 @@ def test_pairs_share_what_they_make_together():
         places = [NAMES.index(name) for name in who]
         return weights[np.ix_(places, places)].sum()
 
-    table = shapley(value, NAMES[:14], samples=400, seed=3)
+    table = shapley(value, NAMES[:14], samples=150, seed=3)
     expected = (weights.sum(axis=0) + weights.sum(axis=1)) / 2
     assert (np.abs(table["value"] - expected) <= 4 * table["standard_error"]).all()
     assert table["value"].sum() == pytest.approx(weights.sum(), rel=1e-12)
@@ -135,7 +135,7 @@ def node_loss(net, shock):
 
 
 def test_shares_of_the_shocked_add_up_to_the_loss_of_a_market():
-    net = nc.generators.market(60, exchanges=2, seed=3)
+    net = nc.generators.market(30, exchanges=2, seed=3)
     who = net.labels("traders")[0]
     shock = nc.Shock.price({"ETH": -0.25}, family=True) + nc.Shock.default(who) + nc.Shock.depth(0.8)
     shock += nc.Shock.outage(net.labels("exchanges")[1])
