@@ -35,16 +35,19 @@ MEASURES = {
         "_defaults:loss_if_defaults",
         NODES,
         "what other nodes lose when the node defaults, in money",
+        source="Upper (2011), of failures one at a time",
     ),
     "leave_one_out": Measure(
         "_taken_out:leave_one_out",
         NODES,
         "what other nodes lose by contagion because the node is there, in money; one network and one run for each",
+        source="this package",
     ),
     "price_impact": Measure(
         "_price_falls:price_impact",
         ("asset",),
         "what all nodes lose when the price, and those that follow it, fall by 10 %, in money",
+        source="this package",
     ),
     "shapley": Measure(
         "_shapley:of_the_shocked",
