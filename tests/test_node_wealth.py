@@ -45,6 +45,25 @@ def test_wealth_of_random_markets(seed):
     assert_wealth(without_debts(net), shock + nc.Shock.default("t1"))
 
 
+def test_wealth_in_an_equilibrium():
+    names = [f"k{place}" for place in range(10)]
+    net = nc.ExposureNetwork(
+        exchanges={"exchange": ["X"], "rulebook": ["closeout"], "equity": [0.5]},
+        assets={"asset": ["ETH", "USD"], "price": [1.0, 1.0], "depth": [50.0, np.inf]},
+        markets={"exchange": ["X", "X"], "asset": ["ETH", "USD"], "liquidation_threshold": [0.8, 0.0]},
+        balances={
+            "account": names * 2,
+            "asset": ["ETH"] * 10 + ["USD"] * 10,
+            "deposited": [1.0] * 10 + [0.0] * 10,
+            "borrowed": [0.0] * 10 + [0.72] * 10,
+        },
+    )
+    run = nc.cascade(net, nc.Shock.price({"ETH": -0.2}), mode="equilibrium")
+    assert run.least is not None
+    for one in (run, run.least):
+        assert one.node_wealth() == pytest.approx(of_the_whole(one, [])[0], rel=1e-11)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flaw", FLAWS)
 @pytest.mark.parametrize("seed", range(5))

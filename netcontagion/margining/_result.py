@@ -339,10 +339,29 @@ class CascadeResult:
         return pd.DataFrame({"direct": direct, "contagion": contagion}, index=self._bearers)
 
     def node_wealth(self, without: NDArray[np.int64] | None = None) -> float:
-        """Add up what traders and exchanges have in the end [num], but some traders (their codes).
+        """Add up what traders and exchanges have in the end [num], maybe without some traders.
 
-        Liabilities count as they are cleared. Where nothing is cleared and nobody trades holdings, this costs what the
-        run touched, not what the network holds.
+        Where nothing is cleared and nobody trades holdings, this costs what the run touched, not what the network
+        holds.
+
+        Parameters
+        ----------
+        without : ndarray of int, optional
+            Codes of traders, places in ``network.labels("traders")``, that do not count.
+
+        Returns
+        -------
+        float
+            Wealth after clearing: what nodes had before, less their losses.
+
+        Examples
+        --------
+        >>> import netcontagion as nc
+        >>> run = nc.cascade(nc.datasets.load("market"), nc.Shock.price({"ETH": -0.3}, family=True))
+        >>> calm = nc.cascade(run.network, nc.Shock())
+        >>> lost = run.traders["loss"].sum() + run.exchanges["loss"].sum()
+        >>> bool(abs(calm.node_wealth() - run.node_wealth() - lost) < 1e-6 * lost)
+        True
         """
         left_out = np.zeros(0, dtype=np.int64) if without is None else without
         found = wealth_of_nodes(self._play.state, left_out) if self.clearing is None else None
