@@ -365,6 +365,7 @@ def test_results_do_not_depend_on_the_number_of_processes(measure):
         ("threat_index", None, "all pay in full"),
         ("systemicness", None, "lowers no price"),
         ("indirect_exposure", None, "has a depth"),
+        ("vulnerability", nc.Shock.price({"BOND": -0.1}), "has a depth"),
     ],
 )
 def test_measures_say_why_they_do_not_apply(measure, shock, why):

@@ -68,6 +68,8 @@ def _one_round(study: Study) -> tuple[_Banks, Vulnerability]:
     if not falls.any():
         raise NotApplicable("the shock lowers no price; give one that does, for example Shock.price({'ETH': -0.1})")
     liquidity = _fall_per_money(study)
+    if not liquidity.any():
+        raise NotApplicable("no asset has a depth, so no sale moves a price")
     banks = _banks(study)
     if not len(banks.equity):
         raise NotApplicable("no trader has equity")
