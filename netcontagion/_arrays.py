@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from math import factorial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["blank", "distinct", "freeze", "group_sum", "leading_digits", "plain"]
+__all__ = ["blank", "distinct", "freeze", "group_sum", "leading_digits", "plain", "shapley_weights"]
 
 DIGITS = 40  # binary ones: the first twelve decimal digits
 LARGE = 2**20  # bytes from which zeros are pages of their own
@@ -51,3 +52,12 @@ def leading_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def plain(value: Any) -> Any:
     """Turn a numpy scalar into the Python value it stands for."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def shapley_weights(size: int, mask: int) -> NDArray[np.float64]:
+    """Weights of the value of a set of players, the bits of ``mask``, in the Shapley value of each of ``size``."""
+    inside = np.array([mask >> place & 1 for place in range(size)], dtype=bool)
+    count = int(inside.sum())
+    joined = factorial(max(count - 1, 0)) * factorial(size - count) / factorial(size)
+    missed = factorial(count) * factorial(max(size - count - 1, 0)) / factorial(size)
+    return np.where(inside, joined, -missed)

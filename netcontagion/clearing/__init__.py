@@ -20,6 +20,7 @@ from netcontagion.clearing._margin_stress import FullPaymentResult, MarginStress
 from netcontagion.clearing._models import Case
 from netcontagion.clearing._network import clear, settle
 from netcontagion.clearing._neva import neva
+from netcontagion.clearing._node_input import Column, checked_nodes, per_node
 from netcontagion.clearing._overlap import (
     LossSpiral,
     Vulnerability,
@@ -57,6 +58,7 @@ __all__ = [
     "BlackCox",
     "Case",
     "ClearingResult",
+    "Column",
     "ContagionWindow",
     "DebtRankResult",
     "Deleveraging",
@@ -79,6 +81,7 @@ __all__ = [
     "Valuation",
     "Vulnerability",
     "branching_matrix",
+    "checked_nodes",
     "clear",
     "clear_together",
     "cont_schaanning",
@@ -98,6 +101,7 @@ __all__ = [
     "loss_spiral",
     "margin_stress",
     "neva",
+    "per_node",
     "prepare",
     "ranked",
     "rogers_veraart",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from contextlib import closing
-from math import factorial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion._arrays import shapley_weights
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
 from netcontagion.margining._cascade import SWITCHES, cascade
 from netcontagion.margining._policies import traders_who
@@ -113,7 +113,7 @@ def shapley(
     none = next(runs)
     shares = np.zeros((len(acting), len(none)))
     for mask, found in enumerate(runs, start=1):  # one at a time: a row per trader may be long
-        shares += _weights(len(acting), mask)[:, None] * (found.to_numpy() - none.to_numpy())
+        shares += shapley_weights(len(acting), mask)[:, None] * (found.to_numpy() - none.to_numpy())
     return _table(_filled(shares, acting, channels), channels, none.index)
 
 
@@ -311,15 +311,6 @@ _IDLE: dict[str, Callable[[ExposureNetwork], bool]] = {
     "liquidation": _nobody_owes,
     "impact": _no_depth,
 }
-
-
-def _weights(size: int, mask: int) -> NDArray[np.float64]:
-    """Weights of the run with the channels of the bit mask on, in the share of each channel."""
-    on = np.array([mask >> place & 1 for place in range(size)], dtype=bool)
-    count = int(on.sum())
-    joined = factorial(max(count - 1, 0)) * factorial(size - count) / factorial(size)
-    missed = factorial(count) * factorial(max(size - count - 1, 0)) / factorial(size)
-    return np.where(on, joined, -missed)
 
 
 # what is measured -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from netcontagion.margining._final import clear_up, is_due
 from netcontagion.margining._kept import kept
 from netcontagion.margining._ledger import Laws, add_up, laws_of, losses_by_bearer
 from netcontagion.margining._state import CHANNELS, bearer_labels, called
+from netcontagion.margining._stock import wealth_of_nodes
 from netcontagion.margining._valuation import gains
 from netcontagion.margining._whole import final_state
 
@@ -336,6 +337,38 @@ class CascadeResult:
         direct = self._bearer_losses[CHANNELS.index("shock")]
         contagion = self._bearer_losses.sum(axis=0) - direct
         return pd.DataFrame({"direct": direct, "contagion": contagion}, index=self._bearers)
+
+    def node_wealth(self, without: NDArray[np.int64] | None = None) -> float:
+        """Add up what traders and exchanges have in the end [num], maybe without some traders.
+
+        Where nothing is cleared and nobody trades holdings, this costs what the run touched, not what the network
+        holds.
+
+        Parameters
+        ----------
+        without : ndarray of int, optional
+            Codes of traders, places in ``network.labels("traders")``, that do not count.
+
+        Returns
+        -------
+        float
+            Wealth after clearing: what nodes had before, less their losses.
+
+        Examples
+        --------
+        >>> import netcontagion as nc
+        >>> run = nc.cascade(nc.datasets.load("market"), nc.Shock.price({"ETH": -0.3}, family=True))
+        >>> calm = nc.cascade(run.network, nc.Shock())
+        >>> lost = run.traders["loss"].sum() + run.exchanges["loss"].sum()
+        >>> bool(abs(calm.node_wealth() - run.node_wealth() - lost) < 1e-6 * lost)
+        True
+        """
+        left_out = np.zeros(0, dtype=np.int64) if without is None else without
+        found = wealth_of_nodes(self._play.state, left_out) if self.clearing is None else None
+        if found is not None and self.status is not Status.NONFINITE:
+            return found
+        wealth = self._state.opening["wealth"] - self._bearer_losses.sum(axis=0)
+        return float(np.delete(wealth[: len(self.network.nodes)], left_out).sum())
 
     @property
     def defaulted(self) -> pd.Series:

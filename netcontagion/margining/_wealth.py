@@ -13,13 +13,14 @@ from netcontagion.margining._valuation import INVERSE, coins, paid, worth
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netcontagion.margining._state import Whole
+    from netcontagion.margining._state import State, Whole
 
 __all__ = [
     "cash_funds",
     "cash_of_all",
     "money_against_contracts",
     "money_held",
+    "own_units",
     "unit_value",
     "units_by_asset",
     "units_by_location",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-def cash_funds(state: Whole) -> NDArray[np.float64]:
+def cash_funds(state: State) -> NDArray[np.float64]:
     """Insurance funds kept in the numeraire [num]."""
     return np.where(state.fund_asset < 0, state.fund_units, 0.0)
 
@@ -39,7 +40,7 @@ def cash_of_all(state: Whole) -> float:
     return funds - float(paid(state.markets, state.positions).sum())
 
 
-def _own_units(state: Whole) -> NDArray[np.float64]:
+def own_units(state: State) -> NDArray[np.float64]:
     """Units that an exchange itself has, less those it owes, by market."""
     ledger = state.ledger
     own = ledger.fees + ledger.pool + ledger.inventory
@@ -50,7 +51,7 @@ def units_by_location(state: Whole) -> NDArray[np.float64]:
     """Units of everybody together, by market and then by asset outside the exchanges."""
     n_markets, n_assets = len(state.markets.shocked), len(state.asset_base)
     inside = group_sum(state.entries.market, state.entries.deposited - state.entries.borrowed, n_markets)
-    inside = inside + _own_units(state) + _contract_units(state, n_markets)
+    inside = inside + own_units(state) + _contract_units(state, n_markets)
     inside = inside + group_sum(state.transit[1], state.transit[2], n_markets)
     outside = group_sum(state.wallets.asset, state.wallets.units, n_assets)
     outside = outside + group_sum(state.holdings[1], state.holdings[2], n_assets)
@@ -99,7 +100,7 @@ def unit_value(state: Whole, marks: NDArray[np.float64], prices: NDArray[np.floa
     trader, market, units = state.transit
     owned[:n_traders] += group_sum(trader, units * marks[market], n_traders)
     fund_price = np.where(state.fund_asset < 0, 0.0, np.append(prices, 0.0)[state.fund_asset])
-    own = group_sum(state.markets.exchange, _own_units(state) * marks, n_exchanges)
+    own = group_sum(state.markets.exchange, own_units(state) * marks, n_exchanges)
     owned[n_traders : n_traders + n_exchanges] = state.fund_units * fund_price + own
     owned[-2] = float(state.ledger.bought @ np.concatenate([worth(state.markets, marks), prices]))
     return owned

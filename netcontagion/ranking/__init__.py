@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from netcontagion.clearing import debtrank
+from netcontagion.ranking._balance_sheets import glasserman_young
+from netcontagion.ranking._communicability import (
+    communicability,
+    impact_diffusion,
+    impact_fluidity,
+    impact_matrix,
+    impact_susceptibility,
+)
+from netcontagion.ranking._failures import contagion_index
 from netcontagion.ranking._measures import measures
 from netcontagion.ranking._paths import betweenness, closeness, community, k_core
 from netcontagion.ranking._rank import rank
-from netcontagion.ranking._structure import (
-    CorePeriphery,
-    Sides,
-    core_periphery,
-    overlap,
-    participation,
-    strength,
-)
+from netcontagion.ranking._shapley import shapley
+from netcontagion.ranking._sinkrank import sinkrank
+from netcontagion.ranking._structure import CorePeriphery, Sides, core_periphery, overlap, participation, strength
 from netcontagion.ranking._walks import Centrality, TwoSided, birank, eigenvector, hits, katz, pagerank
 
 __all__ = [
@@ -24,11 +28,18 @@ __all__ = [
     "betweenness",
     "birank",
     "closeness",
+    "communicability",
     "community",
+    "contagion_index",
     "core_periphery",
     "debtrank",
     "eigenvector",
+    "glasserman_young",
     "hits",
+    "impact_diffusion",
+    "impact_fluidity",
+    "impact_matrix",
+    "impact_susceptibility",
     "k_core",
     "katz",
     "measures",
@@ -36,5 +47,7 @@ __all__ = [
     "pagerank",
     "participation",
     "rank",
+    "shapley",
+    "sinkrank",
     "strength",
 ]
