@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from netcontagion.clearing import debtrank
+from netcontagion.ranking._buffer_report import BufferReport
+from netcontagion.ranking._buffers import buffers
 from netcontagion.ranking._rank import rank
 
-__all__ = ["debtrank", "rank"]
+__all__ = ["BufferReport", "buffers", "debtrank", "rank"]
