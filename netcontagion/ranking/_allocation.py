@@ -115,7 +115,7 @@ class Programme:
         return Allocation(tuple(money.tolist()), before, after, max(bound, 0.0), "linear programme, bound by its dual")
 
     def _gains(self, response: Response, levers: Sequence[Lever]) -> Floats:
-        """What nodes have more of in each scenario by one unit of money in a lever, (s n, levers)."""
+        """Return what nodes have more of in each scenario by a unit of money in a lever, (s n, levers)."""
         scenarios, size = self.assets.shape
         gains = np.zeros((scenarios, size, len(levers)))
         cut = len(response.net.labels("traders"))
@@ -133,8 +133,8 @@ class Programme:
         upper = np.array([0.0 if top is None else top for top in tops])
         return float(found.ineqlin.marginals @ right + found.upper.marginals @ upper)
 
-    def rescue(self, target: Target) -> NDArray[np.bool_] | None:
-        """Find the fewest nodes whose dues have to be guaranteed for a target to hold; None: not even all do."""
+    def rescue(self, target: Target) -> NDArray[np.bool_]:
+        """Find the fewest nodes whose dues have to be guaranteed for a target to hold."""
         import scipy.sparse as sp
         from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -166,8 +166,6 @@ class Programme:
         top = np.concatenate([np.tile(dues, scenarios), np.ones(size + count + scenarios)])
         limits = LinearConstraint(sp.vstack([row for row, _ in rows]), -np.inf, np.concatenate([to for _, to in rows]))
         found = milp(cost, integrality=whole, bounds=Bounds(0.0, top), constraints=limits)
-        if found.status == 2:
-            return None
         if not found.success:
             raise ContagionError(f"the fewest nodes to rescue were not found: {found.message}")
         return np.asarray(found.x[count : count + size] > 0.5)

@@ -186,13 +186,14 @@ class _Ask:
         problems += wrong
         if outcome not in known_outcomes(kind):
             problems.append(UnknownLabelError(outcome, known_outcomes(kind), "outcome"))
-        for name, value, fits, allowed in (
-            ("quantile", quantile, lambda x: 0 < x < 1, "a share above 0 and below 1"),
-            ("budget", budget, lambda x: 0 < x < math.inf, "money above 0"),
-            ("step", step, lambda x: 0 < x < 1, "a share above 0 and below 1"),
-            ("tolerance", tolerance, lambda x: 0 < x < 1, "a share above 0 and below 1"),
+        share = "a share above 0 and below 1"
+        for name, value, high, allowed in (
+            ("quantile", quantile, 1.0, share),
+            ("budget", budget, math.inf, "money above 0"),
+            ("step", step, 1.0, share),
+            ("tolerance", tolerance, 1.0, share),
         ):
-            if value is not None and (not _is_number(value) or not fits(value)):
+            if value is not None and not (_is_number(value) and 0 < value < high):
                 problems.append(ValueError(f"{name} is {value!r}; allowed: {allowed}"))
         if quantile is not None and target is None and "insurance_fund" not in chosen:
             problems.append(ValueError("quantile needs a target, or the tool 'insurance_fund' to be sized"))
@@ -240,15 +241,13 @@ def _named(net: ExposureNetwork, name: str, nodes: Any, places: Any, problems: l
     wanted = list(nodes) if isinstance(nodes, (list, tuple, set, frozenset, np.ndarray)) else [nodes]
     if not wanted:
         problems.append(ValueError(f"tool {name!r}: name at least one of {kind}"))
-    chosen = []
-    for label in wanted:
-        if label not in labels:
-            problems.append(UnknownLabelError(label, labels, kind.removesuffix("s")))
-        elif labels.get_loc(label) not in places:
-            problems.append(ContagionError(f"tool {name!r} does not apply to {label!r}: it has nothing of the kind"))
-        else:
-            chosen.append(labels.get_loc(label))
-    return np.array(sorted(set(chosen)), dtype=np.intp)
+    known = {label: place for place, label in enumerate(labels.tolist())}
+    chosen = {known[label] for label in wanted if label in known}
+    problems += [UnknownLabelError(label, known, kind.removesuffix("s")) for label in wanted if label not in known]
+    for place in sorted(chosen - set(places.tolist())):
+        told = f"tool {name!r} does not apply to {labels[place]!r}: it has nothing of the kind"
+        problems.append(ContagionError(told))
+    return np.array(sorted(chosen), dtype=np.intp)
 
 
 def _grid_problems(grid: Any, chosen: Mapping[str, Any]) -> list[Exception]:
@@ -259,10 +258,12 @@ def _grid_problems(grid: Any, chosen: Mapping[str, Any]) -> list[Exception]:
     problems: list[Exception] = [UnknownLabelError(name, chosen, "tool") for name in grid if name not in chosen]
     for name, sizes in grid.items():
         values = list(sizes)
-        least = 0.0 if name in chosen and TOOLS[name].drains or name == "liquidation_bonus" else np.nextafter(0, 1)
+        least = 0.0 if (name in chosen and TOOLS[name].drains) or name == "liquidation_bonus" else np.nextafter(0, 1)
         fit = all(_is_number(value) and least <= value < math.inf for value in values)
         if not fit or len(set(values)) < 2:
-            problems.append(ValueError(f"grid of {name!r} is {values!r}; allowed: two finite sizes or more, not below 0"))
+            problems.append(
+                ValueError(f"grid of {name!r} is {values!r}; allowed: two sizes or more, finite, not below 0")
+            )
     return problems
 
 
@@ -315,7 +316,7 @@ def _searched(ask: _Ask, levers: Sequence[Lever], needs: Mapping[Lever, float]) 
 
     Traders one by one are many: they are searched where they were named, or where there is one.
     """
-    assert ask.target is not None  # noqa: S101
+    assert ask.target is not None
     together = {lever.tool for lever in levers if lever.node == EVERYBODY}
     found = [
         required(ask.response, lever, ask.target, needs[lever], ask.sizes(lever.tool), ask.tolerance)

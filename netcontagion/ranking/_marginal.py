@@ -96,7 +96,7 @@ def _slope(net: ExposureNetwork, shock: Shock, lever: Lever, gradient: Floats, *
 
 
 def passed_on(net: ExposureNetwork, shock: Shock, tool: str, *, more: bool = True) -> Floats:
-    """What is left after the shock of one more unit of money that each node has before it, or one less."""
+    """Return what a shock leaves of one more unit of money that each node has before it, or one less."""
     if tool == "exchange_equity":
         return np.ones(len(net.labels("exchanges")))
     if tool == "insurance_fund":

@@ -13,8 +13,6 @@ from netcontagion.errors import UnknownLabelError
 from netcontagion.margining import CascadeResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from netcontagion.clearing import ClearingResult
@@ -113,7 +111,7 @@ class Target:
     def met(self, outcomes: Mapping[str, Floats]) -> NDArray[np.bool_]:
         """Tell in which scenarios all limits hold."""
         parts = [outcomes[name] <= limit + self._slack(name) for name, limit in self.limits]
-        return np.logical_and.reduce(parts)
+        return np.asarray(np.logical_and.reduce(parts))
 
     def needed(self, scenarios: int) -> int:
         """Count the scenarios that have to meet it."""

@@ -35,7 +35,8 @@ ANSWERED = [status.name for status in Status if status.settled]
 def engine_of(net: ExposureNetwork, run: Callable[..., Any] | None, seed: int | None) -> tuple[Any, str]:
     """Return the run, seeded, and its kind; by default a cascade where there are accounts, else a clearing."""
     call: Any = run if run is not None else (cascade if len(net.labels("accounts")) else clear)
-    inner, given = call, {}
+    inner: Any = call
+    given: dict[str, Any] = {}
     while isinstance(inner, functools.partial):
         inner, given = inner.func, {**inner.keywords, **given}
     if inner is cascade:

@@ -179,5 +179,3 @@ def _constant_beyond(response: Response, lever: Lever, size: float) -> bool:
     looked_at = any(np.isfinite(book.inventory_rule.target_reserves) for book in books)
     looked_at |= any(policy(name).runs for name in set(net.columns("traders")["policy"]))
     return not looked_at and not exhausted(response, lever, size)
-
-

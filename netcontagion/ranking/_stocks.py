@@ -172,5 +172,3 @@ def _of_clearing(response: Response, levers: Sequence[Lever]) -> list[Stock]:
         first = np.where(np.isnan(wave[:, nodes]), np.inf, wave[:, nodes]).min(axis=1)
         found.append(Stock(took + left, took, np.where(np.isinf(first), np.nan, first)))
     return found
-
-

@@ -1,4 +1,4 @@
-"""The tools of ``nc.buffers``: what each is a buffer of, what nodes hold of it, and the network with another size of it.
+"""The tools of ``nc.buffers``: what each is a buffer of, what nodes hold of it, how its size is set.
 
 A size is money at the prices before any shock, summed over the nodes that hold it, or a rate that holds for each.
 """
