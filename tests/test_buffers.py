@@ -80,19 +80,19 @@ def test_a_fund_that_is_not_exhausted_is_worth_nothing_more():
 
 
 def test_the_required_fund_is_the_hole_and_proved():
-    report = nc.buffers(lender(), FALL, target=0, tolerance=1e-9)
+    report = nc.buffers(lender(), FALL, target=0, tolerance=1e-9, grid=5)
     found = report.required.loc[("insurance_fund", "Lend")]
     assert found["required"] == pytest.approx(HOLE, rel=1e-8)
     assert found["required"] >= HOLE * (1 - 1e-12)
     assert found["guaranteed"]
     assert found["added"] == found["required"] - 100
-    part = nc.buffers(lender(), FALL, target=60.0).required.loc[("insurance_fund", "Lend")]
+    part = nc.buffers(lender(), FALL, target=60.0, grid=5).required.loc[("insurance_fund", "Lend")]
     assert part["required"] == pytest.approx(HOLE - 60, rel=1e-5)
     assert not part["guaranteed"], "a larger fund is felt, so that the sizes between are not proved"
 
 
 def test_a_fund_in_an_asset_that_falls_has_to_be_larger_before_the_shock():
-    report = nc.buffers(lender(fund=0.01, kept="ETH"), FALL, target=0, quantile=0.5, tolerance=1e-9)
+    report = nc.buffers(lender(fund=0.01, kept="ETH"), FALL, target=0, quantile=0.5, tolerance=1e-9, grid=5)
     found = report.required.loc[("insurance_fund", "Lend")]
     assert found["units"] == pytest.approx(HOLE / 1400, rel=1e-6)
     assert found["required"] == pytest.approx(HOLE / 0.7, rel=1e-6)
@@ -111,7 +111,7 @@ def test_what_a_scenario_did_stands_by_scenario():
 
 
 def test_margin_bears_before_the_exchange_does():
-    report = nc.buffers(lender(), FALL, tools="trader_margin", target={"bad_debt": 0}, run=SALES_ONLY)
+    report = nc.buffers(lender(), FALL, tools="trader_margin", target={"bad_debt": 0}, run=SALES_ONLY, grid=5)
     margin = row(report, "trader_margin", "ann")
     assert margin["held"] == 2000
     assert margin["used"] == pytest.approx(400)  # what the account was worth
@@ -130,28 +130,30 @@ def test_without_margin_all_of_the_debt_is_bad():
 
 
 def test_a_lower_threshold_is_the_larger_buffer():
-    falls = [nc.Shock.path([nc.Shock.price({"ETH": -0.16}), nc.Shock.price({"ETH": -0.2})], every=5)]
-    report = nc.buffers(lender(), falls, tools="liquidation_threshold", target={"bad_debt": 0}, run=SALES_ONLY)
+    falls = [nc.Shock.path([nc.Shock.price({"ETH": -0.05}), nc.Shock.price({"ETH": -0.3})], every=5)]
+    report = nc.buffers(lender(), falls, tools="liquidation_threshold", target={"bad_debt": 0}, run=SALES_ONLY, grid=5)
     found = report.required.loc[("liquidation_threshold", "ETH")]
     assert found["held"] == 0.85
+    assert found["required"] == pytest.approx(1600 / 1900, rel=1e-5), "called by the first fall, which pays all"
     above = lender(liquidation_threshold=[found["required"] + 1e-4, 0.0])
     at = lender(liquidation_threshold=[found["required"], 0.0])
     assert nc.cascade(above, falls[0]).figures["bad_debt"] > 0
     assert nc.cascade(at, falls[0]).figures["bad_debt"] == 0
-    crossing = report.crossings.loc[("liquidation_threshold", "ETH")].iloc[0]
+    crossing = report.crossings.iloc[0]
     assert crossing["larger"] < crossing["smaller"]
     assert crossing["gained"]
 
 
 def test_a_bonus_stays_below_what_worsens_health_and_leaves_a_profit():
-    report = nc.buffers(lender(), FALL, tools="liquidation_bonus", target={"bad_debt": 300.0}, grid=9)
+    report = nc.buffers(lender(), FALL, tools="liquidation_bonus", target={"bad_debt": 420.0}, grid=4)
     sizes = report.tried["size"]
     assert sizes.min() == 0
     assert 0.85 * (1 + sizes.max()) < 1
     assert (report.tried["liquidator_loss"] <= 1e-9).all()
-    # 1600 - 1400 / (1 + b) grows with b: the largest bonus has 300 and more
+    np.testing.assert_allclose(report.tried["bad_debt"], 1600 - 1400 / (1 + sizes), rtol=1e-9)
+    assert report.required.loc[("liquidation_bonus", "ETH"), "required"] == 0
     with pytest.raises(nc.ContagionError, match=r"LT \(1 \+ b\) < 1 bounds it by 0.176"):
-        nc.buffers(lender(), FALL, tools="liquidation_bonus", target={"bad_debt": HOLE}, grid=9)
+        nc.buffers(lender(), FALL, tools="liquidation_bonus", target={"bad_debt": HOLE}, grid=3)
 
 
 def test_the_close_factor_is_tried_up_to_one():
@@ -164,7 +166,7 @@ def test_the_close_factor_is_tried_up_to_one():
 
 def test_depth_is_money_on_the_books():
     thin = lender().replace(assets={"asset": ["ETH", "USD"], "price": [2000.0, 1.0], "depth": [3.0, math.inf]})
-    report = nc.buffers(thin, FALL, tools="depth", target={"bad_debt": HOLE + 50}, outcome="bad_debt")
+    report = nc.buffers(thin, FALL, tools="depth", target={"bad_debt": HOLE + 50}, outcome="bad_debt", grid=5)
     depth = report.required.loc[("depth", "ETH")]
     assert depth["held"] == 6000
     deep = lender().replace(
@@ -181,10 +183,11 @@ def shortfall(owed, assets, outside):
     return result.values.shortfall.sum(axis=0)
 
 
-def test_marginal_values_are_central_differences_away_from_kinks():
-    """200 networks, two scenarios each: a share and an amount are lost; the derivative is that before the loss."""
+@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 200), marks=pytest.mark.slow)], ids=len)
+def test_marginal_values_are_central_differences_away_from_kinks(seeds):
+    """Networks of five, two scenarios each: a share and an amount are lost; the derivative is that before the loss."""
     compared = skipped = 0
-    for seed in range(200):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         owed, assets, outside = banks(rng, 5)
         net, amount = network(owed, assets, outside), 0.2 * assets[0]
@@ -206,8 +209,8 @@ def test_marginal_values_are_central_differences_away_from_kinks():
         together = (central * assets / assets.sum()).sum()
         assert not smooth.all() or abs(found[5].more - together) < 1e-6
         compared, skipped = compared + smooth.sum(), skipped + (~smooth).sum()
-    assert compared > 950
-    assert skipped < 50
+    assert compared > 4 * len(seeds)
+    assert skipped < len(seeds)
 
 
 def test_at_a_kink_there_are_two_marginal_values():
@@ -246,7 +249,7 @@ def test_the_firewall_of_a_bank_is_what_it_holds_taken_away():
 # required sizes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize("share", [None, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_required_sizes_of_a_clearing_hold_on_a_fine_grid(share):
     owed, assets, outside = banks(np.random.default_rng(11))
     losses, now = (0.2, 0.5, 0.6, 0.9), []
@@ -258,7 +261,7 @@ def test_required_sizes_of_a_clearing_hold_on_a_fine_grid(share):
     found = report.required.loc[("trader_margin", "all")]
     assert found["guaranteed"]
     needed = 4 if share is None else 2
-    grid = np.linspace(0, 3 * assets.sum(), 400)
+    grid = np.linspace(0, 3 * assets.sum(), 30)
 
     def meets(size):
         scaled = assets * size / assets.sum()
@@ -269,9 +272,11 @@ def test_required_sizes_of_a_clearing_hold_on_a_fine_grid(share):
 
 
 def test_required_funds_of_a_cascade_hold_on_a_fine_grid():
-    net, falls = lender(), [nc.Shock.price({"ETH": -x}) for x in (0.25, 0.3, 0.35)]
-    found = nc.buffers(net, falls, target=50.0, tolerance=1e-9).required.loc[("insurance_fund", "Lend"), "required"]
-    for size in [*np.linspace(0, 3 * found, 60), found * (1 - 1e-6), found]:
+    net, falls = lender(), [nc.Shock.price({"ETH": -x}) for x in (0.25, 0.35)]
+    found = nc.buffers(net, falls, target=50.0, tolerance=1e-9, grid=5).required.loc[
+        ("insurance_fund", "Lend"), "required"
+    ]
+    for size in [*np.linspace(0, 3 * found, 20), found * (1 - 1e-6), found]:
         sized = with_amounts(net, "exchanges", "insurance_fund", [size])
         met = max(nc.cascade(sized, fall).figures["socialised"] for fall in falls) <= 50.0 * (1 + 1e-9)
         assert met == (size >= found * (1 - 1e-7)), size
@@ -286,7 +291,7 @@ def test_where_more_margin_does_harm_all_crossings_are_told_and_nothing_is_claim
         balances={"account": ["big", "small"] * 2, "asset": ["ETH"] * 2 + ["USD"] * 2,
                   "deposited": [12.0, 3.0, 0.0, 0.0], "borrowed": [0.0, 0.0, 8.8, 2.3]},
     )  # fmt: skip
-    sizes, limit = np.arange(0, 6.25, 0.25), 0.05
+    sizes, limit = np.arange(1, 5, 0.25), 0.05
     report = nc.buffers(net, nc.Shock.price({"ETH": -0.1}), tools={"trader_margin": ["small"]}, run=SALES_ONLY,
                         target={"bad_debt": limit}, grid={"trader_margin": sizes.tolist()}, tolerance=1e-4)  # fmt: skip
     found = report.required.loc[("trader_margin", "small")]
@@ -309,14 +314,15 @@ def test_where_more_margin_does_harm_all_crossings_are_told_and_nothing_is_claim
 
 
 def test_a_fund_is_sized_at_a_quantile_of_what_reaches_it():
-    falls = np.round(np.linspace(0.02, 0.6, 30), 6)
+    falls = np.round(np.linspace(0.02, 0.6, 12), 6)
     shocks = [nc.Shock.price({"ETH": -x}) for x in np.random.default_rng(0).permutation(falls)]
     sized = nc.buffers(lender(kept="ETH", fund=0.1), shocks, quantile=0.8).sizing.loc["Lend"]
     holes = np.maximum(1600 - 2000 * (1 - falls) / 1.05, 0.0) * (1600 > 0.85 * 2000 * (1 - falls))
-    ranked = int(np.ceil(0.8 * 30)) - 1
+    ranked = int(np.ceil(0.8 * 12)) - 1
     assert sized["money"] == pytest.approx(np.sort(holes)[ranked])
     assert sized["units"] == pytest.approx(np.sort(holes / (2000 * (1 - falls)))[ranked])
-    assert sized["covered"] == np.mean(0.1 * 2000 * (1 - falls) >= holes)
+    worth = 200 * (1 - falls)
+    assert sized["covered"] == (worth >= holes).mean()
     assert "cover_1" not in sized
 
 
@@ -346,14 +352,14 @@ def test_cover_one_and_two_come_out_of_single_defaults():
 # allocation ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
 def test_a_linear_programme_spends_a_budget_as_brute_force_does(seed):
     rng = np.random.default_rng(seed)
     owed, assets, outside = banks(rng, 3, 0.9)
     losses, budget = (0.4, 0.8), 4.0
     report = nc.buffers(network(owed, assets, outside), [nc.Shock.loss(loss) for loss in losses],
                         tools="trader_margin", budget=budget)  # fmt: skip
-    steps = 40
+    steps = 12
     parts = np.array([(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]) / steps
     tried = assets + budget * parts
     means = sum(shortfall(owed, (1 - loss) * tried.T, outside) for loss in losses) / 2
@@ -391,7 +397,14 @@ def rescued(owed, assets, outside, chosen):
     return assets + np.where(chosen, owed.sum(axis=1) + outside, 0.0)
 
 
-@pytest.mark.parametrize(("seed", "share"), [*itertools.product(range(5), (None, 0.5))])
+RESCUES = list(itertools.product(range(20), (None, 0.5)))
+PLAIN = ((0, None), (1, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("seed", "share"),
+    [*PLAIN, *(pytest.param(*case, marks=pytest.mark.slow) for case in RESCUES if case not in PLAIN)],
+)
 def test_the_fewest_nodes_to_rescue_are_those_of_brute_force(seed, share):
     owed, assets, outside = banks(np.random.default_rng([seed, 9]), 5)
     losses = (0.5, 0.9)
@@ -420,8 +433,9 @@ def test_the_fewest_nodes_to_rescue_are_those_of_brute_force(seed, share):
 
 def test_sizes_follow_the_currency():
     one, other = (
-        nc.buffers(lender(equity=50.0, fund=0.05, kept="ETH", money=money), FALL, tools=("insurance_fund", "exchange_equity"),
-                   target=60.0 * money, quantile=0.5, budget=30.0 * money)
+        nc.buffers(lender(equity=50.0, fund=0.05, kept="ETH", money=money), FALL,
+                   tools=("insurance_fund", "exchange_equity"),
+                   target=60.0 * money, quantile=0.5, budget=30.0 * money, grid=5)
         for money in (1.0, 0.25)
     )  # fmt: skip
     money = ["held", "reached", "used", "firewall", "step"]
@@ -490,7 +504,7 @@ def test_a_network_with_other_amounts_shares_its_index_and_is_what_replace_makes
 
 
 def test_a_report_says_what_it_found():
-    report = nc.buffers(lender(), FALL, target=0, quantile=0.9, budget=10.0)
+    report = nc.buffers(lender(), FALL, target=0, quantile=0.9, budget=10.0, grid=3)
     text, page = repr(report), report._repr_html_()
     for said in ("required for spillover <= 0 in 90 % of the scenarios", "funds for 90 %", "budget 10", "assumed"):
         assert said in text

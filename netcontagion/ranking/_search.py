@@ -142,16 +142,43 @@ def _alike(one: tuple[int, dict[str, float]], other: tuple[int, dict[str, float]
 
 
 def _crossings(probe: _Probe, grid: Sequence[float], width: float) -> list[Crossing]:
-    """Bisect every change between neighbours of the grid."""
+    """Narrow every change between neighbours of the grid."""
     found = []
     for one, other in itertools.pairwise(grid):
-        low, high, gained = one, other, probe.holds(other)
+        gained = probe.holds(other)
         if probe.holds(one) == gained:
             continue
-        while abs(high - low) > width and min(low, high) < (middle := (low + high) / 2) < max(low, high):
-            low, high = (low, middle) if probe.holds(middle) == gained else (middle, high)
+        fails, holds = _narrowed(probe, *((one, other) if gained else (other, one)), width)
+        low, high = (fails, holds) if gained else (holds, fails)
         found.append(Crossing(low, high, gained, probe.tried[low][0], probe.tried[high][0]))
     return found
+
+
+def _narrowed(probe: _Probe, fails: float, holds: float, width: float) -> tuple[float, float]:
+    """Bisect a change; first, beside where the line through the last failing sizes meets the limit."""
+    while abs(holds - fails) > width:
+        before = abs(holds - fails)
+        side = np.sign(holds - fails) * width / 2
+        guess = _line(probe, fails, holds)
+        for size in (guess + side, guess - side, None):
+            middle = (fails + holds) / 2 if size is None else size
+            if not min(fails, holds) < middle < max(fails, holds):
+                continue
+            fails, holds = (fails, middle) if probe.holds(middle) else (middle, holds)
+        if abs(holds - fails) >= before:
+            break
+    return fails, holds
+
+
+def _line(probe: _Probe, fails: float, holds: float) -> float:
+    """Size at which the outcome would meet a single limit if it went on in a line; NaN where there is none."""
+    further = [size for size in probe.tried if (size - fails) * (holds - fails) < 0]
+    if len(probe.target.limits) > 1 or not further:
+        return float("nan")
+    beyond = min(further, key=lambda size: abs(size - fails))
+    ((name, limit),) = probe.target.limits
+    here, there = probe.tried[fails][1][name], probe.tried[beyond][1][name]
+    return fails + (here - limit) * (fails - beyond) / (there - here) if there != here else float("nan")
 
 
 # what is proved -------------------------------------------------------------------------------------------------------
