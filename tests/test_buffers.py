@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import functools
+import importlib
 import itertools
 import math
 import pickle
@@ -10,6 +12,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from random_markets import random_market
 
 import netcontagion as nc
 from netcontagion.clearing import eisenberg_noe, sensitivity
@@ -17,6 +20,7 @@ from netcontagion.margining import with_amounts
 from netcontagion.ranking._allocation import Programme
 from netcontagion.ranking._buffers import _Ask, _levers
 from netcontagion.ranking._marginal import marginals
+from netcontagion.ranking._outcomes import spillover
 
 SALES_ONLY = functools.partial(nc.cascade, channels=("liquidation", "impact"))
 DEEP = {"assets": {"asset": ["ETH", "USD"], "price": [2000.0, 1.0], "depth": [math.inf, math.inf]}}
@@ -80,19 +84,19 @@ def test_a_fund_that_is_not_exhausted_is_worth_nothing_more():
 
 
 def test_the_required_fund_is_the_hole_and_proved():
-    report = nc.buffers(lender(), FALL, target=0, tolerance=1e-9, grid=5)
+    report = nc.buffers(lender(), FALL, target=0, tolerance=1e-9, grid=3)
     found = report.required.loc[("insurance_fund", "Lend")]
     assert found["required"] == pytest.approx(HOLE, rel=1e-8)
     assert found["required"] >= HOLE * (1 - 1e-12)
     assert found["guaranteed"]
     assert found["added"] == found["required"] - 100
-    part = nc.buffers(lender(), FALL, target=60.0, grid=5).required.loc[("insurance_fund", "Lend")]
+    part = nc.buffers(lender(), FALL, target=60.0, grid=3).required.loc[("insurance_fund", "Lend")]
     assert part["required"] == pytest.approx(HOLE - 60, rel=1e-5)
     assert not part["guaranteed"], "a larger fund is felt, so that the sizes between are not proved"
 
 
 def test_a_fund_in_an_asset_that_falls_has_to_be_larger_before_the_shock():
-    report = nc.buffers(lender(fund=0.01, kept="ETH"), FALL, target=0, quantile=0.5, tolerance=1e-9, grid=5)
+    report = nc.buffers(lender(fund=0.01, kept="ETH"), FALL, target=0, quantile=0.5, tolerance=1e-9, grid=3)
     found = report.required.loc[("insurance_fund", "Lend")]
     assert found["units"] == pytest.approx(HOLE / 1400, rel=1e-6)
     assert found["required"] == pytest.approx(HOLE / 0.7, rel=1e-6)
@@ -111,7 +115,7 @@ def test_what_a_scenario_did_stands_by_scenario():
 
 
 def test_margin_bears_before_the_exchange_does():
-    report = nc.buffers(lender(), FALL, tools="trader_margin", target={"bad_debt": 0}, run=SALES_ONLY, grid=5)
+    report = nc.buffers(lender(), FALL, tools="trader_margin", target={"bad_debt": 0}, run=SALES_ONLY, grid=3)
     margin = row(report, "trader_margin", "ann")
     assert margin["held"] == 2000
     assert margin["used"] == pytest.approx(400)  # what the account was worth
@@ -131,7 +135,7 @@ def test_without_margin_all_of_the_debt_is_bad():
 
 def test_a_lower_threshold_is_the_larger_buffer():
     falls = [nc.Shock.path([nc.Shock.price({"ETH": -0.05}), nc.Shock.price({"ETH": -0.3})], every=5)]
-    report = nc.buffers(lender(), falls, tools="liquidation_threshold", target={"bad_debt": 0}, run=SALES_ONLY, grid=5)
+    report = nc.buffers(lender(), falls, tools="liquidation_threshold", target={"bad_debt": 0}, run=SALES_ONLY, grid=3)
     found = report.required.loc[("liquidation_threshold", "ETH")]
     assert found["held"] == 0.85
     assert found["required"] == pytest.approx(1600 / 1900, rel=1e-5), "called by the first fall, which pays all"
@@ -145,7 +149,7 @@ def test_a_lower_threshold_is_the_larger_buffer():
 
 
 def test_a_bonus_stays_below_what_worsens_health_and_leaves_a_profit():
-    report = nc.buffers(lender(), FALL, tools="liquidation_bonus", target={"bad_debt": 420.0}, grid=4)
+    report = nc.buffers(lender(), FALL, tools="liquidation_bonus", target={"bad_debt": 420.0}, grid=3)
     sizes = report.tried["size"]
     assert sizes.min() == 0
     assert 0.85 * (1 + sizes.max()) < 1
@@ -166,7 +170,7 @@ def test_the_close_factor_is_tried_up_to_one():
 
 def test_depth_is_money_on_the_books():
     thin = lender().replace(assets={"asset": ["ETH", "USD"], "price": [2000.0, 1.0], "depth": [3.0, math.inf]})
-    report = nc.buffers(thin, FALL, tools="depth", target={"bad_debt": HOLE + 50}, outcome="bad_debt", grid=5)
+    report = nc.buffers(thin, FALL, tools="depth", target={"bad_debt": HOLE + 50}, outcome="bad_debt", grid=3)
     depth = report.required.loc[("depth", "ETH")]
     assert depth["held"] == 6000
     deep = lender().replace(
@@ -183,7 +187,7 @@ def shortfall(owed, assets, outside):
     return result.values.shortfall.sum(axis=0)
 
 
-@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 200), marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 200), marks=pytest.mark.slow)], ids=len)
 def test_marginal_values_are_central_differences_away_from_kinks(seeds):
     """Networks of five, two scenarios each: a share and an amount are lost; the derivative is that before the loss."""
     compared = skipped = 0
@@ -261,7 +265,7 @@ def test_required_sizes_of_a_clearing_hold_on_a_fine_grid(share):
     found = report.required.loc[("trader_margin", "all")]
     assert found["guaranteed"]
     needed = 4 if share is None else 2
-    grid = np.linspace(0, 3 * assets.sum(), 30)
+    grid = np.linspace(0, 3 * assets.sum(), 16)
 
     def meets(size):
         scaled = assets * size / assets.sum()
@@ -273,10 +277,10 @@ def test_required_sizes_of_a_clearing_hold_on_a_fine_grid(share):
 
 def test_required_funds_of_a_cascade_hold_on_a_fine_grid():
     net, falls = lender(), [nc.Shock.price({"ETH": -x}) for x in (0.25, 0.35)]
-    found = nc.buffers(net, falls, target=50.0, tolerance=1e-9, grid=5).required.loc[
+    found = nc.buffers(net, falls, target=50.0, tolerance=1e-9, grid=3).required.loc[
         ("insurance_fund", "Lend"), "required"
     ]
-    for size in [*np.linspace(0, 3 * found, 20), found * (1 - 1e-6), found]:
+    for size in [*np.linspace(0, 3 * found, 8), found * (1 - 1e-6), found]:
         sized = with_amounts(net, "exchanges", "insurance_fund", [size])
         met = max(nc.cascade(sized, fall).figures["socialised"] for fall in falls) <= 50.0 * (1 + 1e-9)
         assert met == (size >= found * (1 - 1e-7)), size
@@ -291,7 +295,7 @@ def test_where_more_margin_does_harm_all_crossings_are_told_and_nothing_is_claim
         balances={"account": ["big", "small"] * 2, "asset": ["ETH"] * 2 + ["USD"] * 2,
                   "deposited": [12.0, 3.0, 0.0, 0.0], "borrowed": [0.0, 0.0, 8.8, 2.3]},
     )  # fmt: skip
-    sizes, limit = np.arange(1, 5, 0.25), 0.05
+    sizes, limit = np.arange(2, 4, 0.25), 0.05
     report = nc.buffers(net, nc.Shock.price({"ETH": -0.1}), tools={"trader_margin": ["small"]}, run=SALES_ONLY,
                         target={"bad_debt": limit}, grid={"trader_margin": sizes.tolist()}, tolerance=1e-4)  # fmt: skip
     found = report.required.loc[("trader_margin", "small")]
@@ -314,11 +318,11 @@ def test_where_more_margin_does_harm_all_crossings_are_told_and_nothing_is_claim
 
 
 def test_a_fund_is_sized_at_a_quantile_of_what_reaches_it():
-    falls = np.round(np.linspace(0.02, 0.6, 12), 6)
+    falls = np.round(np.linspace(0.02, 0.6, 8), 6)
     shocks = [nc.Shock.price({"ETH": -x}) for x in np.random.default_rng(0).permutation(falls)]
     sized = nc.buffers(lender(kept="ETH", fund=0.1), shocks, quantile=0.8).sizing.loc["Lend"]
-    holes = np.maximum(1600 - 2000 * (1 - falls) / 1.05, 0.0) * (1600 > 0.85 * 2000 * (1 - falls))
-    ranked = int(np.ceil(0.8 * 12)) - 1
+    holes = np.maximum(1600 - 2000 * (1 - falls) / 1.05, 0.0) * (0.85 * 2000 * (1 - falls) < 1600)
+    ranked = int(np.ceil(0.8 * 8)) - 1
     assert sized["money"] == pytest.approx(np.sort(holes)[ranked])
     assert sized["units"] == pytest.approx(np.sort(holes / (2000 * (1 - falls)))[ranked])
     worth = 200 * (1 - falls)
@@ -359,7 +363,7 @@ def test_a_linear_programme_spends_a_budget_as_brute_force_does(seed):
     losses, budget = (0.4, 0.8), 4.0
     report = nc.buffers(network(owed, assets, outside), [nc.Shock.loss(loss) for loss in losses],
                         tools="trader_margin", budget=budget)  # fmt: skip
-    steps = 12
+    steps = 8
     parts = np.array([(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]) / steps
     tried = assets + budget * parts
     means = sum(shortfall(owed, (1 - loss) * tried.T, outside) for loss in losses) / 2
@@ -398,7 +402,7 @@ def rescued(owed, assets, outside, chosen):
 
 
 RESCUES = list(itertools.product(range(20), (None, 0.5)))
-PLAIN = ((0, None), (1, 0.5))
+PLAIN = ((1, 0.5),)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +439,7 @@ def test_sizes_follow_the_currency():
     one, other = (
         nc.buffers(lender(equity=50.0, fund=0.05, kept="ETH", money=money), FALL,
                    tools=("insurance_fund", "exchange_equity"),
-                   target=60.0 * money, quantile=0.5, budget=30.0 * money, grid=5)
+                   target=60.0 * money, quantile=0.5, grid=2)
         for money in (1.0, 0.25)
     )  # fmt: skip
     money = ["held", "reached", "used", "firewall", "step"]
@@ -444,7 +448,6 @@ def test_sizes_follow_the_currency():
     np.testing.assert_allclose(other.buffers[same].astype(float), one.buffers[same].astype(float), rtol=1e-9)
     np.testing.assert_allclose(other.required["required"], 0.25 * one.required["required"], rtol=1e-5)
     np.testing.assert_allclose(other.sizing["units"], one.sizing["units"], rtol=1e-12)
-    np.testing.assert_allclose(other.allocation["money"], 0.25 * one.allocation["money"], rtol=1e-9)
 
 
 def test_nothing_depends_on_the_order_in_which_things_are_given():
@@ -473,6 +476,7 @@ def test_nothing_depends_on_the_number_of_processes():
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
 
 
+@pytest.mark.slow
 def test_random_orders_are_the_same_for_every_size():
     run = functools.partial(nc.cascade, priority="random")
     one, other = (nc.buffers(lender(), [FALL, FALL], run=run, target=10.0, seed=3, grid=3) for _ in range(2))
@@ -578,7 +582,7 @@ def test_a_target_out_of_reach_says_how_close_one_gets_and_why():
 
 
 def test_a_rescue_needs_what_it_is_about():
-    report = nc.buffers(lender(), FALL, target=0)
+    report = nc.buffers(lender(), FALL)
     with pytest.raises(nc.ContagionError, match="rescue needs a target, and clearing"):
         report.rescue  # noqa: B018
 
@@ -596,3 +600,33 @@ def test_payments_of_the_programme_are_the_clearing():
     assert report.allocation.attrs["bound"] == pytest.approx(report.loss, rel=1e-7)
     assert Programme.of(report._response).assets.shape == (1, 6)
     assert sensitivity(nc.clear(report._response.net, nc.Shock.loss(0.5))).threat_index.max() > 0
+
+
+@pytest.mark.parametrize("module", ["ranking._buffers", "margining._kept"])
+def test_examples_run(module):
+    found = doctest.testmod(importlib.import_module(f"netcontagion.{module}"))
+    assert found.attempted
+    assert not found.failed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(14))
+def test_where_a_size_is_guaranteed_more_changes_nothing(seed):
+    """On markets of every kind: what a fund or equity that is never exhausted cannot cover, ten times it cannot."""
+    net, shock = random_market(seed)
+    for tool, column in (("insurance_fund", "insurance_fund"), ("exchange_equity", "equity")):
+        try:
+            required = nc.buffers(net, shock, tools=tool, target=0, grid=3, tolerance=1e-3).required
+        except nc.ContagionError as error:
+            if "cannot be met" not in str(error) and "does not apply" not in str(error):
+                raise
+            continue
+        for (_, node), found in required[required["guaranteed"]].iterrows():
+            if node == "all":
+                continue
+            figures, size = [], found["units" if tool == "insurance_fund" else "required"]
+            for factor in (1.0, 1.5, 10.0):
+                sizes = np.array(net.columns("exchanges")[column])
+                sizes[net.labels("exchanges").get_loc(node)] = factor * size
+                figures.append(spillover(nc.cascade(with_amounts(net, "exchanges", column, sizes), shock)))
+            assert figures == pytest.approx([figures[0]] * 3, rel=1e-9, abs=1e-6)

@@ -45,7 +45,7 @@ def marginals(
             return _by_adjoint(response, levers)
         except ContagionError:  # payments jump: a derivative there is none
             pass
-    return [_by_bump(response, lever, outcome, _step(response, lever, needs[lever], step)) for lever in levers]
+    return _by_bumps(response, levers, outcome, [_step(lever, needs[lever], step) for lever in levers])
 
 
 def firewalls(response: Response, levers: Sequence[Lever], outcome: str) -> list[float]:
@@ -115,7 +115,7 @@ def passed_on(net: ExposureNetwork, shock: Shock, tool: str, *, more: bool = Tru
 # by a bump ------------------------------------------------------------------------------------------------------------
 
 
-def _step(response: Response, lever: Lever, need: float, share: float) -> float:
+def _step(lever: Lever, need: float, share: float) -> float:
     """Size of the bump: a share of what is held, else of the largest loss that reaches it; of rates a hundredth."""
     tool = TOOLS[lever.tool]
     if not tool.is_money:
@@ -123,11 +123,16 @@ def _step(response: Response, lever: Lever, need: float, share: float) -> float:
     return share * (lever.held or need or 1.0)
 
 
-def _by_bump(response: Response, lever: Lever, outcome: str, step: float) -> Marginal:
-    """Compare the network as it is with a step more and a step less of it, as far as both are possible."""
-    sides = {"more": lever.moved(response.net, step), "less": lever.moved(response.net, -step)}
-    nets = {f"{lever} and {step:.6g} {side}": net for side, net in sides.items() if net is not None}
-    means = iter([float(found[outcome].mean()) for found in response.of(nets)] if nets else [])
-    more, less = (next(means) if net is not None else np.nan for net in sides.values())
+def _by_bumps(response: Response, levers: Sequence[Lever], outcome: str, steps: Sequence[float]) -> list[Marginal]:
+    """Compare the network as it is with a step more and a step less of each, as far as both are possible."""
+    moved: dict[str, ExposureNetwork | None] = {}
+    for lever, step in zip(levers, steps, strict=True):
+        moved |= {f"{lever}, {change:+.6g}": lever.moved(response.net, change) for change in (step, -step)}
+    nets = {name: net for name, net in moved.items() if net is not None}
+    found = dict(zip(nets, response.of(nets) if nets else [], strict=True))
+    means = [float(found[name][outcome].mean()) if name in found else np.nan for name in moved]
     now = float(response.now[outcome].mean())
-    return Marginal((now - more) / abs(step), (less - now) / abs(step), abs(step))
+    return [
+        Marginal((now - more) / abs(step), (less - now) / abs(step), abs(step))
+        for more, less, step in zip(means[::2], means[1::2], steps, strict=True)
+    ]

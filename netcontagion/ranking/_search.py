@@ -26,6 +26,7 @@ __all__ = ["Crossing", "Required", "required"]
 WIDENINGS = 10  # how often the largest size is made four times as large
 MONOTONE = (LOSS, "shortfall", "defaults")  # of a clearing, in what nodes have
 FEWEST = 0.1  # of the largest threshold: the lowest that is tried
+TOUCHING = 1 + 1e-6  # two sizes a width apart, rounding aside, are near enough
 NO_CHANGE = 1e-12  # relative: what more of a buffer changes by rounding
 
 
@@ -156,18 +157,23 @@ def _crossings(probe: _Probe, grid: Sequence[float], width: float) -> list[Cross
 
 def _narrowed(probe: _Probe, fails: float, holds: float, width: float) -> tuple[float, float]:
     """Bisect a change; first, beside where the line through the last failing sizes meets the limit."""
-    while abs(holds - fails) > width:
-        before = abs(holds - fails)
-        side = np.sign(holds - fails) * width / 2
-        guess = _line(probe, fails, holds)
-        for size in (guess + side, guess - side, None):
-            middle = (fails + holds) / 2 if size is None else size
-            if not min(fails, holds) < middle < max(fails, holds):
+    while abs(holds - fails) > width * TOUCHING:
+        guess, side = _line(probe, fails, holds), np.sign(holds - fails) * width / 2
+        beside = [size for size in (guess + side, guess - side) if _between(fails, size, holds)]
+        probe.run(beside)
+        for size in (*beside, (fails + holds) / 2):
+            if not _between(fails, size, holds):
                 continue
-            fails, holds = (fails, middle) if probe.holds(middle) else (middle, holds)
-        if abs(holds - fails) >= before:
+            fails, holds = (fails, size) if probe.holds(size) else (size, holds)
+            if abs(holds - fails) <= width * TOUCHING:
+                return fails, holds
+        if not _between(fails, (fails + holds) / 2, holds):
             break
     return fails, holds
+
+
+def _between(one: float, size: float, other: float) -> bool:
+    return min(one, other) < size < max(one, other)
 
 
 def _line(probe: _Probe, fails: float, holds: float) -> float:
