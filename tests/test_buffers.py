@@ -130,6 +130,25 @@ def test_without_margin_all_of_the_debt_is_bad():
     assert row(report, "trader_margin", "ann")["firewall"] == pytest.approx(1600 - HOLE)
 
 
+def test_a_complete_record_keeps_the_supply_of_its_loans():
+    """Ann's own deposit is lent to bob: it can grow, and cannot be taken away."""
+    net = nc.ExposureNetwork(
+        exchanges={"exchange": ["X"], "rulebook": ["lending"]},
+        assets={"asset": ["ETH", "USD"], "price": [1.0, 1.0], "depth": [math.inf, math.inf]},
+        markets={"exchange": ["X", "X"], "asset": ["ETH", "USD"], "liquidation_threshold": [0.8, 0.8],
+                 "liquidation_bonus": [0.05, 0.05], "close_factor": [1.0, 1.0]},
+        balances={"account": ["ann", "ann", "bob", "bob"], "asset": ["ETH", "USD"] * 2,
+                  "deposited": [0.0, 10.0, 10.0, 0.0], "borrowed": [5.0, 0.0, 0.0, 7.5]},
+        complete=True,
+    )  # fmt: skip
+    report = nc.buffers(net, FALL, tools="trader_margin", target={"bad_debt": 0}, run=SALES_ONLY, grid=3)
+    everybody = report.buffers.loc[("trader_margin", "all")]
+    assert math.isnan(everybody["firewall"])
+    assert report.tried["size"].min() == everybody["held"] == 20
+    # bob owes 7.5, and has x / 2 of ETH at 0.7, at a bonus of 5 %
+    assert report.required.loc[("trader_margin", "all"), "required"] == pytest.approx(2 * 7.5 * 1.05 / 0.7, rel=1e-5)
+
+
 # rates and depth ----------------------------------------------------------------------------------------------------
 
 
@@ -558,6 +577,10 @@ def test_all_problems_are_one_error():
         nc.buffers(lender(), FALL, tools=("insurance_fundd", "depth"), target={"bad_det": 1}, quantile=2)
     for said in ("insurance_fundd", "no book has a finite depth", "bad_det", "quantile is 2"):
         assert said in str(caught.value)
+    with pytest.raises(nc.UnknownLabelError, match="2 names are unknown"):
+        nc.buffers(lender(), nc.Shock.price({"ETHH": -0.1}), outcome="bad_det")
+    with pytest.raises(TypeError, match="tools is 5"):
+        nc.buffers(lender(), FALL, tools=5)
     with pytest.raises(TypeError, match="the network comes first"):
         nc.buffers(FALL, lender())
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion._arrays import plain
 from netcontagion.errors import ContagionError, UnknownLabelError
 from netcontagion.network import ExposureNetwork
 from netcontagion.ranking._allocation import allocate
@@ -24,7 +25,7 @@ from netcontagion.ranking._tools import EVERYBODY, TOOLS, lever_of, places_of
 from netcontagion.scenarios import as_scenarios
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -203,9 +204,12 @@ class _Ask:
         if budget is not None and rates:
             problems.append(ValueError(f"budget is money, and {', '.join(rates)} cost none; leave them out"))
         problems += _grid_problems(grid, chosen)
+        try:
+            scenarios.check(net)
+        except UnknownLabelError as unknown:
+            problems.append(unknown)
         _raise(problems)
         names = tuple(dict.fromkeys([outcome, *([] if limits is None else [name for name, _ in limits.limits])]))
-        scenarios.check(net)
         response = Response(net, scenarios, call, kind, names, n_jobs)
         return cls(response, chosen, limits, outcome, grid, step, tolerance)
 
@@ -215,11 +219,13 @@ class _Ask:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(plain(value), (int, float)) and not isinstance(plain(value), bool)
 
 
 def _chosen(net: ExposureNetwork, tools: Any, problems: list[Exception]) -> dict[str, tuple[Any, bool]]:
     """Find the places of each tool; what is wrong is added to the problems."""
+    if not isinstance(tools, Iterable):
+        raise TypeError(f"tools is {tools!r}; give names of tools, or their nodes by name")
     given = {tools: None} if isinstance(tools, str) else tools if isinstance(tools, Mapping) else dict.fromkeys(tools)
     if not given:
         problems.append(ValueError(f"tools is empty; choose from {', '.join(TOOLS)}"))

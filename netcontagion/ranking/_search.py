@@ -124,6 +124,8 @@ def _range(response: Response, probe: _Probe, need: float) -> tuple[float, float
         bound = "LT (1 + b) < 1 bounds it by" if lever.tool == "liquidation_bonus" else "its bound is"
         return (0.0 if lever.tool == "liquidation_bonus" else 0.05), high, f"{bound} {high:.6g}"
     low = 0.0 if tool.drains else 0.05 * lever.held
+    if lever.tool == "trader_margin" and net.complete and len(net.labels("accounts")):
+        low = lever.held  # less would leave loans without a supply
     high = 2 * max(lever.held, need) or 1.0
     for _ in range(WIDENINGS):
         if probe.holds(high):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from netcontagion._arrays import group_sum
+from netcontagion.errors import SchemaError
 from netcontagion.margining import with_amounts
 from netcontagion.network import is_ladder, rulebook
 from netcontagion.ranking._study import NotApplicable
@@ -77,7 +78,12 @@ class Lever:
             fits = 0 < self.held + by <= tool.most(net, places)
             return self.at(net, self.held + by) if fits else None
         sizes = tool.held(net)[places] + by * np.array(self.shares)
-        return tool.put(net, places, sizes) if (sizes >= 0).all() and (tool.drains or (sizes > 0).all()) else None
+        if (sizes < 0).any() or (not tool.drains and (sizes == 0).any()):
+            return None
+        try:
+            return tool.put(net, places, sizes)
+        except SchemaError:  # a record that is said to be complete lends what is deposited
+            return None
 
     def __str__(self) -> str:
         return f"{self.tool} of {self.node!r}" if self.node != EVERYBODY else self.tool
