@@ -27,10 +27,14 @@ SHARED = (
     "_bearers",
     "_cascade_index",
     "_fit_for_cascades",
+    "_impact_forms",
     "_margin_index",
     "_margin_ranking",
+    "_margined",
     "_market_makers",
     "_policies",
+    "_settlement",
+    "_unused_books",
     "_vaults",
 )
 """What depends on no column of FREE."""
