@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from netcontagion.figures import contagion_map
     from netcontagion.margining import CascadeResult, cascade
     from netcontagion.network import ExposureNetwork, LabelledMatrix, Shock, load, merge
-    from netcontagion.ranking import rank
+    from netcontagion.ranking import BufferReport, buffers, rank
     from netcontagion.scenarios import SweepResult, compare, reverse_stress, sweep
 
 _HOME = {
@@ -44,6 +44,8 @@ _HOME = {
     "compare": "scenarios",
     "SweepResult": "scenarios",
     "rank": "ranking",
+    "buffers": "ranking",
+    "BufferReport": "ranking",
     "contagion_map": "figures",
     "Status": "_status",
     "ContagionError": "errors",
@@ -55,6 +57,7 @@ _HOME = {
 _ROOMS = ("builders", "clearing", "datasets", "figures", "generators", "margining", "network", "ranking", "scenarios")
 
 __all__ = [
+    "BufferReport",
     "CascadeResult",
     "ClearingResult",
     "ContagionError",
@@ -67,6 +70,7 @@ __all__ = [
     "Status",
     "SweepResult",
     "UnknownLabelError",
+    "buffers",
     "builders",
     "cascade",
     "clear",

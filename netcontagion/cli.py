@@ -1,4 +1,7 @@
-"""The command line: ``netcontagion demo``, ``run``, ``sweep``, ``rank``, ``data``. Errors are one message each."""
+"""The command line: ``netcontagion demo``, ``run``, ``sweep``, ``rank``, ``buffers``, ``data``.
+
+Errors are one message, never a traceback.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _TABLES = ("rounds", "events", "accounts", "traders", "exchanges", "assets", "markets", "losses")
+_BUFFER_TABLES = ("buffers", "scenarios", "outcomes", "required", "crossings", "tried", "sizing", "allocation")
 _LABEL_COLUMNS = ("trader", "exchange", "asset", "side", "account")
 _MARKET_COLUMNS = ("loan_to_value", "liquidation_threshold", "liquidation_bonus", "close_factor", "protocol_fee")
 _RUN_HELP = """\
@@ -61,6 +65,17 @@ measures that say something in money, or about who depends on whom, and are quic
 examples:
   netcontagion rank market
   netcontagion rank my_network/ --by pagerank,overlap --shock ETH=-0.3 --top 20 --out ranking.csv
+"""
+_BUFFERS_HELP = """\
+NETWORK is a folder of tables or a CSV file as for "netcontagion run", or a bundled data set. Tools are trader_margin,
+exchange_equity, insurance_fund, liquidation_threshold, liquidation_bonus, close_factor and depth. DIR gets buffers.csv
+(what each held back and what a unit more of it saves), scenarios.csv, summary.txt, and required.csv, crossings.csv,
+tried.csv (with --target), sizing.csv (with --quantile), allocation.csv (with --budget).
+
+examples:
+  netcontagion buffers market --shock ETH=-0.3 --tool insurance_fund --target 0 --out result
+  netcontagion buffers my_network/ --scenarios scenarios.toml --tool insurance_fund=Lend-1,Lend-2 --tool depth \\
+      --target bad_debt=1e6 --quantile 0.95 --out result
 """
 
 
@@ -104,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"netcontagion {netcontagion.__version__}")
     parser.add_argument("--verbose", action="store_true", help="say what is being done")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{demo,run,sweep,rank,data}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{demo,run,sweep,rank,buffers,data}")
     demo = commands.add_parser("demo", help="run ETH -30 %% on the bundled market and draw the contagion map")
     demo.add_argument(
         "--out", type=Path, default=Path("contagion_map.png"), help="picture to write (default: %(default)s)"
@@ -113,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_sweep(commands)
     _add_rank(commands)
+    _add_buffers(commands)
     _add_data(commands)
     return parser
 
@@ -162,6 +178,35 @@ def _add_rank(commands: Any) -> None:
     rank.add_argument("--top", type=_count, default=10, metavar="N", help="rows to show of each kind (default: 10)")
     rank.add_argument("--out", type=Path, metavar="FILE", help="CSV file for the whole table")
     rank.set_defaults(command=_rank)
+"""
+def _add_buffers(commands: Any) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    buffers = commands.add_parser(
+        "buffers", help="measure buffers, and how large they have to be", epilog=_BUFFERS_HELP, formatter_class=raw
+    )
+    buffers.add_argument("source", type=Path, metavar="NETWORK", help="folder of tables, CSV file or data set")
+    _add_shock(buffers)
+    buffers.add_argument("--scenarios", type=Path, metavar="FILE", help="TOML file of scenarios, instead of a shock")
+    buffers.add_argument("--preset", metavar="NAME", help="dated margin parameters for a CSV")
+    buffers.add_argument("--rulebook", metavar="NAME", help="rulebook of all exchanges of a CSV (default: lending)")
+    buffers.add_argument(
+        "--tool", action="append", default=[], metavar="TOOL[=NODE,...]", help="buffer (default: insurance_fund)"
+    )
+    buffers.add_argument(
+        "--target", action="append", default=[], type=_limit, metavar="[OUTCOME=]LIMIT", help="largest outcome allowed"
+    )
+    buffers.add_argument("--quantile", type=float, metavar="SHARE", help="of scenarios that meet the target")
+    buffers.add_argument("--budget", type=float, metavar="MONEY", help="to spend on the tools")
+    buffers.add_argument(
+        "--outcome", default="spillover", metavar="NAME", help="what is to fall (default: %(default)s)"
+    )
+    buffers.add_argument(
+        "--grid", type=int, default=17, metavar="N", help="sizes that are tried (default: %(default)s)"
+    )
+    buffers.add_argument("--jobs", type=int, metavar="N", help="processes; -1: as many as processors (default: one)")
+    buffers.add_argument("--seed", type=int, help="of runs that take one")
+    buffers.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables and summary")
+    buffers.set_defaults(command=_buffers)
 
 
 def _add_data(commands: Any) -> None:
@@ -190,6 +235,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows, at least 1")
     return int(text)
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, sign, limit = text.rpartition("=")
+    try:
+        value = float(limit)
+    except ValueError:
+        value = float("nan")
+    if (sign and not name.strip()) or math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not [OUTCOME=]LIMIT; bad_debt=1e6 is bad debt up to a million")
+    return name.strip() or "spillover", value
 
 
 # commands -----------------------------------------------------------------------------------------------------------
@@ -242,6 +298,51 @@ def _sweep(arguments: argparse.Namespace) -> None:
     _whole_file(arguments.out / "nodes.csv", found.nodes.to_csv)
     _whole_file(arguments.out / "summary.txt", lambda fresh: fresh.write_text(f"{found!r}\n", encoding="utf-8"))
     print(f"  written    {arguments.out}{os.sep} summary.txt, table.csv, nodes.csv")
+
+
+def _buffers(arguments: argparse.Namespace) -> None:
+    import netcontagion as nc
+    from netcontagion import scenarios
+
+    _writable(arguments.out)
+    net = _named_network(Path(), str(arguments.source), arguments.preset, arguments.rulebook)
+    if arguments.scenarios is not None:
+        if any((arguments.shock, arguments.depth, arguments.default, arguments.outage)):
+            raise ValueError("--scenarios stands for all shocks; leave out --shock, --depth, --default and --outage")
+        shocks: Any = scenarios.read(arguments.scenarios, net)
+    else:
+        shocks = _shock(arguments, net)
+    report = nc.buffers(
+        net,
+        shocks,
+        tools=_tools(arguments.tool, net),
+        target=dict(arguments.target) or None,
+        quantile=arguments.quantile,
+        budget=arguments.budget,
+        outcome=arguments.outcome,
+        grid=arguments.grid,
+        n_jobs=arguments.jobs,
+        seed=arguments.seed,
+    )
+    print(report)
+    tables = {name: getattr(report, name) for name in _BUFFER_TABLES}
+    written = [name for name, table in tables.items() if table is not None]
+    for name in written:
+        _whole_file(arguments.out / f"{name}.csv", tables[name].to_csv)
+    _whole_file(arguments.out / "summary.txt", lambda fresh: fresh.write_text(f"{report!r}\n", encoding="utf-8"))
+    print(f"  written    {arguments.out}{os.sep} summary.txt, {', '.join(f'{name}.csv' for name in written)}")
+
+
+def _tools(texts: list[str], net: ExposureNetwork) -> dict[str, Any]:
+    """Read tools with the nodes they are named for; their labels as those of the network."""
+    found: dict[str, Any] = {}
+    known = [label for kind in ("traders", "exchanges", "assets") for label in net.labels(kind).tolist()]
+    for text in texts or ["insurance_fund"]:
+        name, sign, nodes = text.partition("=")
+        if name.strip() in found:
+            raise ValueError(f"--tool names {name.strip()!r} twice; give its nodes once, parted by commas")
+        found[name.strip()] = [_label(node.strip(), known) for node in nodes.split(",")] if sign else None
+    return found
 
 
 def _engine(settings: dict[str, Any]) -> Callable[..., Any]:

@@ -28,6 +28,7 @@ from netcontagion.margining._contracts import (
     unrealised_pnl,
 )
 from netcontagion.margining._impact import cash_from_sale, price_after_sale, units_for_cash
+from netcontagion.margining._kept import with_amounts
 from netcontagion.margining._makers import maker_depth, maker_spread, update_volatility
 from netcontagion.margining._manipulation import Manipulation, attack_profit, manipulation_cost
 from netcontagion.margining._result import CascadeResult
@@ -95,4 +96,5 @@ __all__ = [
     "unrealised_pnl",
     "unsupported",
     "update_volatility",
+    "with_amounts",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from netcontagion.clearing import debtrank
 from netcontagion.ranking._balance_sheets import glasserman_young
+from netcontagion.ranking._buffer_report import BufferReport
+from netcontagion.ranking._buffers import buffers
 from netcontagion.ranking._communicability import (
     communicability,
     impact_diffusion,
@@ -21,12 +23,14 @@ from netcontagion.ranking._structure import CorePeriphery, Sides, core_periphery
 from netcontagion.ranking._walks import Centrality, TwoSided, birank, eigenvector, hits, katz, pagerank
 
 __all__ = [
+    "BufferReport",
     "Centrality",
     "CorePeriphery",
     "Sides",
     "TwoSided",
     "betweenness",
     "birank",
+    "buffers",
     "closeness",
     "communicability",
     "community",
