@@ -8,6 +8,7 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion.errors import ContagionError
+from netcontagion.margining._events import TYPES
 from netcontagion.margining._ledger import default_costs
 from netcontagion.margining._state import (
     CHANNELS,
@@ -155,7 +156,7 @@ class _Tracing:
         shared = np.ones(self.n_assets)
         for _, strike in self.run.shock.strikes[1:]:
             shared = shared * strike.price_factors(self.net)
-        found = shared[self.asset_of]
+        found: Floats = shared[self.asset_of]
         markets = self.start.markets
         inverse = np.flatnonzero(markets.kind == INVERSE)
         found[inverse] = np.divide(
@@ -181,8 +182,8 @@ class _Tracing:
         )
 
     def _largest(self, held: Any) -> Codes:
-        """Place where each bearer is moved most by prices; itself where none moves it."""
-        found = self.first_own + np.arange(self.n_bearers)
+        """Find the place where each bearer is moved most by prices; itself where none moves it."""
+        found: Codes = self.first_own + np.arange(self.n_bearers)
         order = np.argsort(np.abs(held.data), kind="stable")
         found[held.row[order]] = self.first_via + self.book_of[held.col[order]]
         return found
@@ -207,7 +208,7 @@ class _Tracing:
     def _start_of(self, shock: Any) -> Codes:
         """Origin through which the shock hit each bearer hardest; itself where it did not."""
         entries = shock.tocoo()
-        found = self.first_own + np.arange(self.n_bearers)
+        found: Codes = self.first_own + np.arange(self.n_bearers)
         hit = np.flatnonzero(entries.data > 0)
         order = hit[np.lexsort((-entries.row[hit], entries.data[hit]))]
         found[entries.col[order]] = entries.row[order]
@@ -223,23 +224,34 @@ class _Tracing:
         return mine + self._split([(actor, cut + exchange, left)], losses - own, np.arange(self.n_bearers))
 
     def _mutualisation(self) -> Any:
-        """By exchange: in proportion to what a bearer has there and to the share of it that deficits took."""
+        """By exchange: by the deposits of the assets in which it had deficits; who has none, by all it has there.
+
+        What exchanges hand on they got from those who left the deficits.
+        """
         book, account = self.net.book, self.net.columns("accounts")
-        held = group_sum(book.balance_account, book.deposited * book.balance_mark, len(account["trader"]))
-        held = held + group_sum(book.position_account, np.asarray(book.notional()), len(held))
-        held = held + account["default_fund"]
-        _, exchange, left = self.events.deficits
+        owner, venue = account["trader"].astype(np.int64), account["exchange"].astype(np.int64)
+        actor, exchange, left = self.events.deficits
         lost = group_sum(exchange, left, self.n_exchanges)
-        gross = group_sum(account["exchange"], held, self.n_exchanges)
-        share = np.divide(lost, gross, out=np.zeros(self.n_exchanges), where=gross > 0)
-        weight = held * share[account["exchange"]]
-        rows = np.flatnonzero(weight > 0)
-        pools, places = self.first_via + self.n_books, np.arange(self.n_exchanges)
-        fallback = np.full(self.n_bearers, pools + int(np.argmax(lost)) if lost.any() else -1)
-        fallback = np.where(fallback < 0, self.first_own + np.arange(self.n_bearers), fallback)
-        entries = (pools + account["exchange"][rows].astype(np.int64), account["trader"][rows], weight[rows])
-        banks = (pools + places, self.n_traders + places, lost)
-        return self._split([entries, banks], self.losses[MUTUALISATION], fallback)
+        missing = group_sum(self.events.deficit_place, left, len(self.asset_of))[: self.n_markets]
+        deposits = book.deposited * book.balance_mark
+        supplied = (
+            deposits * _per(missing, group_sum(book.balance_market, deposits, self.n_markets))[book.balance_market]
+        )
+        suppliers = book.balance_account
+        held = group_sum(book.balance_account, deposits, len(owner)) + account["default_fund"]
+        held = held + group_sum(book.position_account, np.asarray(book.notional()), len(owner))
+        held = held * _per(lost, group_sum(venue, held, self.n_exchanges))[venue]
+        held[group_sum(owner[suppliers], supplied, self.n_traders)[owner] > 0] = 0.0
+        pools = self.first_via + self.n_books
+        fallback = self.first_own + np.arange(self.n_bearers)
+        if lost.any():
+            fallback[:] = pools + int(np.argmax(lost))
+        weights = [
+            (pools + venue[suppliers], owner[suppliers], supplied),
+            (pools + venue, owner, held),
+            (actor, self.n_traders + exchange, left),
+        ]
+        return self._split(weights, self.losses[MUTUALISATION], fallback)
 
     def _counterparty(self) -> Any:
         clearing = self.run.clearing
@@ -301,7 +313,7 @@ class _Tracing:
         return sold + self._followed(sold)
 
     def _followed(self, sold: Any) -> Any:
-        """What was sold elsewhere of the asset of a book on which nobody traded, or of its underlying."""
+        """Return what was sold elsewhere of the asset of a book on which nobody traded, or of its underlying."""
         from scipy.sparse import coo_array
 
         asset = np.concatenate([np.arange(self.n_assets), self.net.book.market_asset]).astype(np.int64)
@@ -359,9 +371,8 @@ class _Log:
         self.quantity, self.cash = np.nan_to_num(columns["quantity"]), np.nan_to_num(columns["cash"])
         self.actor, self.cause = _causes(actor, columns["parent"])
         kinds = columns["type"]
-        types = _codes()
+        types = {name: code for code, name in enumerate(TYPES)}
         left = np.flatnonzero((kinds == types["deficit"]) & (self.actor >= 0) & (self.cash > 0))
-        self.deficits = (self.actor[left], self.exchange[left], self.cash[left])
         self.traded = (self.sign != 0) | np.isin(kinds, [types[name] for name in _CHARGED])
         book, exchange = net.book, np.maximum(self.exchange, 0)
         key = book.market_exchange.astype(np.int64) * n_assets + book.market_asset
@@ -369,15 +380,15 @@ class _Log:
         row = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
         inside = (self.exchange >= 0) & (key[row] == wanted) if len(key) else np.zeros(len(wanted), dtype=bool)
         self.place = np.where(inside, row, len(key) + self.asset)
+        self.deficits = (self.actor[left], self.exchange[left], self.cash[left])
+        self.deficit_place = self.place[left]
 
 
 _CHARGED = ("liquidation", "absorb", "charge", "take", "takeover", "auto_deleveraging")
 
 
-def _codes() -> dict[str, int]:
-    from netcontagion.margining._events import TYPES
-
-    return {name: code for code, name in enumerate(TYPES)}
+def _per(amount: Floats, total: Floats) -> Floats:
+    return np.divide(amount, total, out=np.zeros(len(amount)), where=total > 0)
 
 
 def _causes(actor: Codes, parent: Codes) -> tuple[Codes, Codes]:

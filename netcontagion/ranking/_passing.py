@@ -99,32 +99,31 @@ class Passing:
     @property
     def lost(self) -> Floats:
         """Losses of every bearer over all sources, gains left out [num]."""
-        return np.asarray(self.caused.sum(axis=0)) + np.asarray(self.begun.sum(axis=0))
+        return np.asarray(self.caused.sum(axis=0) + self.begun.sum(axis=0))
 
     @property
     def own(self) -> Floats:
         """What bearers cause themselves, without anybody in between or through a price that they moved [num]."""
         size = self.n_bearers
         through = self.moved[:size].multiply(self.caused[size:].T).sum(axis=1)
-        return np.asarray(self.caused.diagonal()[:size]) + np.asarray(through)
+        return np.asarray(self.caused.diagonal()[:size] + through)
 
     @property
     def passed_on(self) -> Floats:
         """What every bearer causes others [num]."""
         size = self.n_bearers
         between = np.asarray(self.caused[size:].sum(axis=1))
-        return np.asarray(self.caused[:size].sum(axis=1)) + self.moved[:size] @ between - self.own
+        return np.asarray(self.caused[:size].sum(axis=1) + self.moved[:size] @ between - self.own)
 
     @property
     def from_origins(self) -> Floats:
         """What the shock causes every bearer, directly and through prices that nobody moved [num]."""
-        return np.asarray(self.begun.sum(axis=0)) + self.caused[self.n_bearers :].T @ np.asarray(
-            self.opened.sum(axis=0)
-        )
+        opened = np.asarray(self.opened.sum(axis=0))
+        return np.asarray(self.begun.sum(axis=0) + self.caused[self.n_bearers :].T @ opened)
 
     def shares(self) -> Shares:
         """Divide every node's loss by source; who lost nothing, or in a circle that no origin feeds, is an origin."""
-        from scipy.sparse import csr_array, diags_array, hstack, vstack
+        from scipy.sparse import csr_array, diags_array, vstack
 
         lost = self.lost
         scale = np.divide(1.0, lost, out=np.zeros(len(lost)), where=lost > 0)

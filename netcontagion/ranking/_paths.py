@@ -70,7 +70,7 @@ def contagion_paths(result: Any, n: int = 10, *, longest: int = 6) -> pd.DataFra
         *found.trace.via,
         *found.trace.origins,
     ]
-    rows = []
+    rows: list[tuple[float, float, int, Any]] = []
     for loss, codes in _strongest(steps):
         if len(rows) == n:
             break
@@ -111,7 +111,7 @@ class _Steps:
         return after
 
     def back(self, node: int, left: int) -> tuple[Codes, Floats, Floats]:
-        """Sources of a node, the most promising with so many steps left first; their shares, and the most carried."""
+        """List sources of a node, the most promising with so many steps left first; their shares, the most carried."""
         if (node, left) not in self.known:
             row = slice(self.shares.indptr[node], self.shares.indptr[node + 1])
             source, share = self.shares.indices[row], self.shares.data[row]
