@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netcontagion.clearing import debtrank
 from netcontagion.ranking._attribution import amplifiers, loss_matrix, origins
-from netcontagion.ranking._paths import contagion_paths
+from netcontagion.ranking._contagion_paths import contagion_paths
 from netcontagion.ranking._rank import rank
 
 __all__ = ["amplifiers", "contagion_paths", "debtrank", "loss_matrix", "origins", "rank"]
