@@ -53,7 +53,9 @@ def test_correlations_are_those_of_plain_counts(seed):
         assert found.kendall_low <= found.kendall <= found.kendall_high
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize(
+    "rho", [pytest.param(0.0, marks=pytest.mark.slow), 0.5, pytest.param(0.8, marks=pytest.mark.slow)]
+)
 def test_intervals_hold_the_true_correlation_as_often_as_they_say(rho):
     # of two normals rho is 6 / pi arcsin(r / 2), tau is 2 / pi arcsin r
     truth = (6 / math.pi * math.asin(rho / 2), 2 / math.pi * math.asin(rho))

@@ -79,7 +79,8 @@ def rank_ranges(
     table["rankings"] = np.isfinite(values).sum(axis=1)
     measures = table.index.get_level_values("measure")
     by_measure, by_kind = pd.factorize(measures)[0], pd.factorize(table.index.get_level_values("kind"), sort=True)[0]
-    return table.iloc[np.lexsort([table["max"], table["median"], by_kind, by_measure])]
+    order = np.lexsort([table["max"].to_numpy(), table["median"].to_numpy(), by_kind, by_measure])
+    return table.iloc[order]
 
 
 def reconstructions(
@@ -139,7 +140,7 @@ def reconstructions(
     owes, owed = (
         np.bincount(place[table[side]], table["amount"], len(linked)).astype(float) for side in ("debtor", "creditor")
     )
-    draws = {"n": n, "seed": seed} if method == "gibbs" else {}
+    draws: dict[str, Any] = {"n": n, "seed": seed} if method == "gibbs" else {}
     found = reconstruct(owed, owes, method=method, **draws, **options)
     matrices = found if isinstance(found, list) else [found]
     return [_with_liabilities(net, matrix, net.nodes[linked], int(table["seniority"][0])) for matrix in matrices]
