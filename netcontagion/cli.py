@@ -178,7 +178,8 @@ def _add_rank(commands: Any) -> None:
     rank.add_argument("--top", type=_count, default=10, metavar="N", help="rows to show of each kind (default: 10)")
     rank.add_argument("--out", type=Path, metavar="FILE", help="CSV file for the whole table")
     rank.set_defaults(command=_rank)
-"""
+
+
 def _add_buffers(commands: Any) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     buffers = commands.add_parser(
@@ -187,8 +188,6 @@ def _add_buffers(commands: Any) -> None:
     buffers.add_argument("source", type=Path, metavar="NETWORK", help="folder of tables, CSV file or data set")
     _add_shock(buffers)
     buffers.add_argument("--scenarios", type=Path, metavar="FILE", help="TOML file of scenarios, instead of a shock")
-    buffers.add_argument("--preset", metavar="NAME", help="dated margin parameters for a CSV")
-    buffers.add_argument("--rulebook", metavar="NAME", help="rulebook of all exchanges of a CSV (default: lending)")
     buffers.add_argument(
         "--tool", action="append", default=[], metavar="TOOL[=NODE,...]", help="buffer (default: insurance_fund)"
     )

@@ -45,6 +45,7 @@ from netcontagion.margining._sizing import (
 from netcontagion.margining._stablecoin import StablecoinPath, stablecoin_deleveraging
 from netcontagion.margining._state import CHANNELS, bearer_labels
 from netcontagion.margining._supported import check_supported, unsupported
+from netcontagion.margining._tracing import Trace, trace
 
 __all__ = [
     "ALLOCATIONS",
@@ -58,6 +59,7 @@ __all__ = [
     "LeverageMass",
     "Manipulation",
     "StablecoinPath",
+    "Trace",
     "adl_score",
     "allocate",
     "arbitrage",
@@ -92,6 +94,7 @@ __all__ = [
     "skew_funding_rate",
     "stablecoin_deleveraging",
     "toxic_health",
+    "trace",
     "units_for_cash",
     "unrealised_pnl",
     "unsupported",

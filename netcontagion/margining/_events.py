@@ -390,6 +390,7 @@ class Events:
             made = first | {"round": chunk.number, "type": _CODE[chunk.kind]} | chunk.columns(self)
             for name, values in made.items():
                 found[name][chunk.first : chunk.first + chunk.size] = values
+        found["parent"][found["parent"] >= np.arange(self.size)] = 0  # closed with its exchange, called only later
         return found
 
     def table(self, net: ExposureNetwork, bearers: pd.Index) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from netcontagion.clearing import debtrank
+from netcontagion.ranking._agreement import agreement
+from netcontagion.ranking._attribution import amplifiers, loss_matrix, origins
 from netcontagion.ranking._balance_sheets import glasserman_young
 from netcontagion.ranking._buffer_report import BufferReport
 from netcontagion.ranking._buffers import buffers
@@ -13,10 +15,12 @@ from netcontagion.ranking._communicability import (
     impact_matrix,
     impact_susceptibility,
 )
+from netcontagion.ranking._contagion_paths import contagion_paths
 from netcontagion.ranking._failures import contagion_index
 from netcontagion.ranking._measures import measures
 from netcontagion.ranking._paths import betweenness, closeness, community, k_core
 from netcontagion.ranking._rank import rank
+from netcontagion.ranking._rank_ranges import rank_ranges, reconstructions
 from netcontagion.ranking._shapley import shapley
 from netcontagion.ranking._sinkrank import sinkrank
 from netcontagion.ranking._structure import CorePeriphery, Sides, core_periphery, overlap, participation, strength
@@ -28,6 +32,8 @@ __all__ = [
     "CorePeriphery",
     "Sides",
     "TwoSided",
+    "agreement",
+    "amplifiers",
     "betweenness",
     "birank",
     "buffers",
@@ -35,6 +41,7 @@ __all__ = [
     "communicability",
     "community",
     "contagion_index",
+    "contagion_paths",
     "core_periphery",
     "debtrank",
     "eigenvector",
@@ -46,11 +53,15 @@ __all__ = [
     "impact_susceptibility",
     "k_core",
     "katz",
+    "loss_matrix",
     "measures",
+    "origins",
     "overlap",
     "pagerank",
     "participation",
     "rank",
+    "rank_ranges",
+    "reconstructions",
     "shapley",
     "sinkrank",
     "strength",
