@@ -264,9 +264,7 @@ def _run(arguments: argparse.Namespace) -> None:
     import netcontagion as nc
 
     net = _network(arguments.source, arguments.preset, arguments.rulebook)
-    shock = _shock(arguments, net)
-    if shock == nc.Shock():
-        raise ValueError("no shock given; for example --shock ETH=-0.3")
+    shock = _given_shock(arguments, net)
     run = nc.cascade(net, shock, priority=arguments.priority, seed=arguments.seed)
     run.check()
     print(run)
@@ -310,7 +308,7 @@ def _buffers(arguments: argparse.Namespace) -> None:
             raise ValueError("--scenarios stands for all shocks; leave out --shock, --depth, --default and --outage")
         shocks: Any = scenarios.read(arguments.scenarios, net)
     else:
-        shocks = _shock(arguments, net)
+        shocks = _given_shock(arguments, net)
     report = nc.buffers(
         net,
         shocks,
@@ -433,6 +431,16 @@ def _shock(arguments: argparse.Namespace, net: ExposureNetwork) -> Shock:
         shock += Shock.default(*_labels(arguments.default, net, "traders"))
     if arguments.outage:
         shock += Shock.outage(*_labels(arguments.outage, net, "exchanges"))
+    return shock
+
+
+def _given_shock(arguments: argparse.Namespace, net: ExposureNetwork) -> Shock:
+    """Read the shock, which must do something."""
+    from netcontagion.network import Shock
+
+    shock = _shock(arguments, net)
+    if shock == Shock():
+        raise ValueError("no shock given; for example --shock ETH=-0.3")
     return shock
 
 
