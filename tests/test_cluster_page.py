@@ -110,3 +110,50 @@ def test_the_cluster_by_address_of_the_page(tmp_path):
     assert table["ETH"].tolist() == [-x / 100 for x in range(1, 61) for _ in range(3)]
     assert table["error"].isna().all()
     assert any((tmp_path / "falls").iterdir())
+
+
+KILLS_A_WORKER = """
+import os
+import signal
+import sys
+from pathlib import Path
+
+import joblib
+from dask.distributed import Client, LocalCluster
+
+import netcontagion as nc
+from netcontagion.scenarios import _tasks
+
+_tasks.TASK, _tasks.SAMPLE = 0.0, 0.0
+MARK, DRIVER = Path("killed"), os.getpid()
+
+
+def run(net, shock):
+    if os.getpid() != DRIVER and "-22" in str(shock) and not MARK.exists():
+        MARK.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return nc.cascade(net, shock)
+
+
+def main():
+    net = nc.generators.market(60, exchanges=2, seed=3)
+    falls = [nc.Shock.price({"ETH": -0.02 * step}, family=True) for step in range(18)]
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+        with joblib.parallel_config(backend="dask"):
+            found = nc.sweep(net, falls, run=run, seed=7, progress=False)
+    here = nc.sweep(net, falls, run=run, seed=7, n_jobs=1, progress=False)
+    print("killed:", MARK.exists())
+    print("same tables:", found.table.equals(here.table) and found.nodes.equals(here.nodes))
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+@needs_dask
+def test_a_killed_worker_of_a_cluster_loses_nothing(tmp_path):
+    said = run_script(KILLS_A_WORKER, tmp_path)
+    assert "killed: True" in said
+    assert "same tables: True" in said

@@ -74,7 +74,8 @@ def test_the_table_is_the_same_for_every_number_of_processes_and_size_of_task(ma
     with joblib.parallel_config(backend="threading"):
         same(one, quiet(nets, FALLS, run=run, seed=5, n_jobs=3))
     monkeypatch.setattr(_tasks, "SAMPLE", 0.0)
-    same(one, quiet(nets, FALLS, run=run, seed=5, n_jobs=2))
+    for processes in (2, 4):
+        same(one, quiet(nets, FALLS, run=run, seed=5, n_jobs=processes))
     for task in (0.0, 1e9):
         monkeypatch.setattr(_tasks, "TASK", task)
         same(one, quiet(nets, FALLS, run=run, seed=5))
