@@ -12,6 +12,7 @@ import netcontagion as nc
 from netcontagion.clearing import Case, debtrank
 from netcontagion.errors import ContagionError
 from netcontagion.ranking import _books
+from netcontagion.ranking._exposures import depths
 from netcontagion.ranking._study import Study
 
 SEEDS = range(4)
@@ -284,7 +285,7 @@ def test_threat_index_is_what_a_unit_more_adds_to_payments(seed):
 def portfolio_net():
     return nc.ExposureNetwork(
         traders={"trader": ["a", "b", "c"], "external_liabilities": [90.0, 40.0, 0.0], "external_assets": [0, 0, 7.0]},
-        assets={"asset": ["BOND", "CASH"], "price": [2.0, 1.0], "depth": [5000.0, np.nan]},
+        assets={"asset": ["BOND", "CASH"], "price": [2.0, 1.0], "depth": [5000.0, np.nan], "impact": ["linear"] * 2},
         holdings={"trader": ["a", "b"], "asset": ["BOND", "BOND"], "units": [50.0, 25.0]},
     )
 
@@ -304,8 +305,7 @@ def test_overlap_is_what_others_lose():
     np.testing.assert_allclose(found[["a", "b", "c"]], [0.5, 0.5, 0.0], rtol=1e-12)
     market = nc.generators.market(60, exchanges=2, seed=3)
     held = market.exposures("traders", "assets").matrix
-    depth = market.assets["depth"] * market.assets["price"]
-    overlap = nc.clearing.indirect_exposure(held, depth.fillna(np.inf).to_numpy()).toarray()
+    overlap = nc.clearing.indirect_exposure(held, depths(market)).toarray()
     expected = overlap.sum(axis=1) - np.diag(overlap)
     found = scores(market, "indirect_exposure")[market.labels("traders")]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-6 * expected.max())
@@ -386,13 +386,6 @@ def test_debts_of_several_classes_are_refused(measure):
     tables["liabilities"]["seniority"] = [0] + [1] * (len(tables["liabilities"]["amount"]) - 1)
     with pytest.raises(ContagionError, match="several seniorities"):
         scores(nc.ExposureNetwork(**tables), measure, nc.Shock.loss(0.5))
-
-
-def test_books_without_a_slope_are_named():
-    net = portfolio_net()
-    assets = net.assets.assign(impact="square_root")
-    with pytest.raises(ContagionError, match=r"impact of 'BOND' has no first-order slope"):
-        scores(net.replace(assets=assets), "indirect_exposure")
 
 
 def test_a_run_without_an_answer_is_named():

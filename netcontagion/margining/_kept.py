@@ -34,6 +34,7 @@ SHARED = (
     "_market_makers",
     "_policies",
     "_settlement",
+    "_stock",
     "_unused_books",
     "_vaults",
 )

@@ -141,7 +141,7 @@ MEASURES = {
     "indirect_exposure": Measure(
         "_portfolios:indirect_exposure",
         ("trader",),
-        "what others lose, at the first-order slope of the books, when the trader sells all it has, in money",
+        "what others lose, under linear impact, when the trader sells all it has, in money",
         source="Cont and Schaanning (2019)",
     ),
     "strength": Measure(

@@ -1,7 +1,7 @@
 """Overlapping portfolios: what the sales of a trader cost those who hold the same assets.
 
-Portfolios are deposits, wallets and holdings at marks before the shock. A price falls by the first-order slope of its
-book per unit of money sold; what has no depth, and what is known by value only, moves no price.
+Portfolios are deposits, wallets and holdings at marks before the shock. A price falls per unit of money sold as it does
+over its first 1 %; what has no depth, and what is known by value only, moves no price.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import scipy.sparse
 from netcontagion._arrays import group_sum
 from netcontagion.clearing import greenwood_landier_thesmar
 from netcontagion.ranking._books import has_equity
+from netcontagion.ranking._exposures import depths
 from netcontagion.ranking._study import NotApplicable
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from netcontagion.ranking._study import Floats, Scores, Study
 
 __all__ = ["indirect_exposure", "systemicness", "vulnerability"]
-
-SLOPES = {"exponential": 1.0, "linear": 1.0, "constant_product": 2.0}
-"""Relative fall of a price per depth sold, at the start, by impact form; the square root and ladders have none."""
 
 
 def systemicness(study: Study) -> Scores:
@@ -93,18 +91,4 @@ def _banks(study: Study) -> _Banks:
 
 def _fall_per_money(study: Study) -> Floats:
     """Relative fall of the price of each asset per unit of money sold of it at first; 0 where nothing moves it."""
-    net = study.net
-    asset, book = net.columns("assets"), net.book
-    shared = asset["depth"]
-    own = net.columns("markets")["depth"]
-    apart = group_sum(book.market_asset, np.where(np.isnan(own), 0.0, own), len(shared))
-    depth = np.where(np.isnan(shared), np.where(apart > 0, apart, np.inf), shared) * study.shock.depth_factor
-    moved = np.isfinite(depth) & (asset["kind"] != "residual") & (asset["price"] > 0)
-    slope = np.array([SLOPES.get(str(form), np.nan) for form in asset["impact"]])
-    if np.isnan(slope[moved]).any():
-        names = ", ".join(map(repr, net.labels("assets")[moved & np.isnan(slope)][:5].tolist()))
-        forms = ", ".join(SLOPES)
-        raise NotApplicable(f"the impact of {names} has no first-order slope; it needs one of {forms}")
-    found = np.zeros(len(depth))
-    found[moved] = slope[moved] / (depth[moved] * asset["price"][moved])
-    return found
+    return np.asarray(1.0 / (depths(study.net) * study.shock.depth_factor))
