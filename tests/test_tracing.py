@@ -277,6 +277,19 @@ def test_columns_are_losses_and_shares_add_up_at_length(block):
             units_are_those_that_are_valued(run)
 
 
+def test_no_event_comes_before_its_cause():
+    # t3.v2.0 is closed with its exchange in round 0 and called only afterwards
+    net, shock = random_market(2, flaws=("thin", "gates"))
+    path = nc.Shock.path([shock, nc.Shock.price({"BTC": -0.1, "ETH": 0.05}, family=True)], every=2)
+    run = nc.cascade(net, path, strict=False, max_rounds=5)
+    events = run.events
+    assert (events["parent"] < events.index).all()
+    call = events.index[(events["type"] == "call") & (events["account"] == "t3.v2.0")]
+    sales = events[(events["type"] == "sale") & (events["account"] == "t3.v2.0")]
+    assert (sales.index < call[0]).any()
+    holds_what_was_lost(run)
+
+
 def test_an_equilibrium_is_traced_too():
     accounts = {f"t{n}@{'AB'[n % 2]}": {"ETH": 1.0 + n, "USD": -(700.0 + 20 * n) * (1 + n)} for n in range(6)}
     net = lend(accounts | {"cat@A": {"USD": 30_000.0}, "cat@B": {"USD": 30_000.0}}, depth=60.0)

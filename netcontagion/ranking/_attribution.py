@@ -57,7 +57,7 @@ def loss_matrix(result: Any) -> pd.DataFrame:
     >>> import netcontagion as nc
     >>> run = nc.cascade(nc.datasets.load("market"), nc.Shock.price({"ETH": -0.3}, family=True))
     >>> table = nc.ranking.loss_matrix(run)
-    >>> abs(table["loss"].sum() - run.losses.to_numpy().sum()) < 1e-6 * abs(table["loss"]).sum()
+    >>> bool(abs(table["loss"].sum() - run.losses.to_numpy().sum()) < 1e-9 * abs(table["loss"]).sum())
     True
     """
     import pandas as pd

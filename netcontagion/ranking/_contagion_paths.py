@@ -133,9 +133,16 @@ class _Branch(NamedTuple):
 def _strongest(steps: _Steps) -> Iterator[tuple[float, tuple[int, ...]]]:
     """Yield paths by falling loss: the most promising branch grows first, so that none is ever overtaken."""
     heap: list[tuple[float, tuple[int, ...], _Branch]] = []
-    for end in np.flatnonzero(steps.lost > 0).tolist():
-        _push(heap, steps, _Branch((end,), float(steps.lost[end]), 0))
-    while heap:
+    ends = np.flatnonzero(steps.lost > 0)
+    promise = _rounded(steps.lost[ends] * steps.reach[-1][ends])
+    order = np.argsort(-promise, kind="stable")
+    waiting = list(zip(ends[order].tolist(), promise[order].tolist(), strict=True))[::-1]
+    while heap or waiting:
+        while waiting and (not heap or waiting[-1][1] >= -heap[0][0]):
+            end = waiting.pop()[0]
+            _push(heap, steps, _Branch((end,), float(steps.lost[end]), 0))
+        if not heap:
+            return
         _, nodes, branch = heapq.heappop(heap)
         if nodes[0] >= steps.size:
             if len(nodes) > 2:

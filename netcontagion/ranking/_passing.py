@@ -130,7 +130,8 @@ class Passing:
         over = diags_array(scale)
         nodes = vstack([over @ self.caused.T, self.moved.T]).tocsr()
         origins = vstack([over @ self.begun.T, self.opened.T]).tocsr()
-        without = np.flatnonzero(~_fed(nodes, np.diff(origins.indptr) > 0))
+        named = np.diff(nodes.tocsc().indptr) + np.diff(nodes.indptr) + np.diff(origins.indptr) > 0
+        without = np.flatnonzero(named & ~_fed(nodes, np.diff(origins.indptr) > 0))
         if len(without):
             keep = np.ones(nodes.shape[0])
             keep[without] = 0.0
