@@ -738,13 +738,13 @@ def compare(seed, tables=random_tables, **options):
     return run
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", [*range(5), *(pytest.param(block, marks=pytest.mark.slow) for block in range(5, 10))])
 def test_engine_equals_its_twin(block):
     for seed in range(20 * block, 20 * block + 20):
         compare(seed)
 
 
-@pytest.mark.parametrize("block", [*range(3), *(pytest.param(block, marks=pytest.mark.slow) for block in range(3, 10))])
+@pytest.mark.parametrize("block", [*range(2), *(pytest.param(block, marks=pytest.mark.slow) for block in range(2, 10))])
 def test_engine_equals_its_twin_with_books_of_every_form(block):
     for seed in range(20 * block, 20 * block + 20):
         compare(seed, random_forms)
