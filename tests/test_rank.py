@@ -18,7 +18,7 @@ from netcontagion.margining import price_after_sale
 from netcontagion.ranking import _rank
 from netcontagion.ranking._exposures import ExposureGraph, depths
 from netcontagion.ranking._measures import MEASURES, Measure
-from netcontagion.ranking._study import KINDS
+from netcontagion.ranking._study import KINDS, NotApplicable, Study
 
 PAGE = Path(__file__).parents[1] / "docs" / "ranking.md"
 GRAPH = [name for name, measure in MEASURES.items() if measure.home.startswith("_graph_measures")]
@@ -165,6 +165,23 @@ def test_unknown_measures_are_named_together(market):
         nc.rank(market, ["pagerakn", "strength", "hitz"])
     assert "unknown measure 'pagerakn'; did you mean 'pagerank'" in str(caught.value)
     assert "unknown measure 'hitz'; did you mean 'hits'" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(MEASURES))
+def test_a_network_without_traders_is_ranked_or_refused_with_a_reason(name):
+    net = nc.ExposureNetwork(
+        exchanges={"exchange": ["v"], "insurance_fund": [2.0], "insurance_asset": ["X"]},
+        assets={"asset": ["X", "Y"], "price": [2.0, 0.0], "depth": [10.0, np.inf]},
+    )
+    assert nc.rank(net)["kind"].value_counts().to_dict() == {"asset": 2, "exchange": 1}
+    study = Study(net)
+    try:
+        found = _rank._scores_of(study, MEASURES[name])
+    except NotApplicable:
+        return
+    for kind in MEASURES[name].kinds:
+        assert np.isfinite(found[kind]).all()
+        assert len(found[kind]) == study.size(kind)
 
 
 def test_a_measure_that_was_asked_for_is_not_left_out(given, market):

@@ -89,8 +89,9 @@ def overlap(study: Study) -> Scores:
     depth = depths(study.net)
     if not np.isfinite(depth).any():
         raise NotApplicable("no asset has a depth, so no sale moves a price")
-    traders, assets = _structure.overlap(study.net.exposures("traders", "assets"), depth)
-    scores = {"trader": traders, "asset": assets}
+    scores = {"trader": np.zeros(0), "asset": np.zeros(len(depth))}
+    if study.size("trader"):
+        scores["trader"], scores["asset"] = _structure.overlap(study.net.exposures("traders", "assets"), depth)
     if study.size("exchange"):
         scores["exchange"] = _structure.overlap(study.net.exposures("exchanges", "assets"), depth).rows
     return scores
