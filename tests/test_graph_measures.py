@@ -397,6 +397,22 @@ def test_what_does_not_settle_is_said(measure):
     assert result.residual == caught.value.result.residual > 0
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_nothing_leads_to_scores_exactly_zero(seed):
+    random = np.random.default_rng(seed)
+    weights = np.zeros((30, 30))
+    weights[:20, :20] = random.lognormal(0, 4, (20, 20))
+    assert (ranking.hits(weights).columns[20:] == 0).all()
+    assert (ranking.eigenvector(weights + weights.T).scores[20:] == 0).all()
+
+
+def test_small_scores_are_as_exact_as_the_large_ones_they_come_from():
+    weights = np.zeros((12, 12))
+    weights[0, 1:] = weights[1:, 0] = 10.0 ** -np.arange(11)  # a star: scores are in proportion to links
+    found = ranking.eigenvector(weights, rtol=1e-6).scores
+    np.testing.assert_allclose(found[1:] / found[1], weights[0, 1:], rtol=1e-12)
+
+
 def test_close_eigenvalues_do_not_settle_silently():
     path = scipy.sparse.diags_array([np.ones(149), np.ones(149)], offsets=[1, -1]).toarray()
     with pytest.raises(NotSettledError, match="eigenvector ended after 40 rounds"):

@@ -485,7 +485,11 @@ def _principal(
 
     found = iterate(step, (0, np.ones(1), 0.0), max_rounds=max_rounds)
     _, weights, value = found.state
-    return Ending((_combined(weights, basis), value), found.rounds, found.status, found.residual)
+    vector = _combined(weights, basis)
+    once_more = apply(vector)  # 0 again where nothing leads, and small scores as exact as those they come from
+    length = _norm(once_more)
+    vector = once_more / length if length > 0 else vector
+    return Ending((vector, value), found.rounds, found.status, found.residual)
 
 
 def _combined(weights: Floats, basis: Floats) -> Floats:
