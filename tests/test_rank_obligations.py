@@ -15,6 +15,7 @@ import netcontagion as nc
 from netcontagion.clearing import debtrank, eisenberg_noe, greenwood_landier_thesmar, sensitivity
 from netcontagion.errors import SchemaError
 from netcontagion.ranking import (
+    _failures,
     communicability,
     contagion_index,
     glasserman_young,
@@ -202,6 +203,41 @@ def test_contagion_index_agrees_with_failures_one_by_one(seed, recovery):
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     alone = contagion_index(owed, equity, recovery=recovery)
     np.testing.assert_allclose(alone, contagion_twin(owed, equity, np.zeros(9), recovery), rtol=1e-12, atol=1e-12)
+
+
+def test_failures_that_come_anyway_are_one_run(monkeypatch):
+    owed, equity = np.zeros((50, 50)), np.ones(50)
+    owed[0, 1], owed[1, 2], owed[3, 2] = 5.0, 5.0, 0.5
+    first = np.zeros(50)
+    first[0] = 2.0
+    runs = []
+    threshold = _failures.threshold
+
+    def counted(*arguments, **options):
+        runs.append(np.shape(options.get("defaulted", ()))[1:] or (1,))
+        return threshold(*arguments, **options)
+
+    monkeypatch.setattr(_failures, "threshold", counted)
+    expected = contagion_twin(owed, equity, first, 0.0)
+    np.testing.assert_allclose(contagion_index(owed, equity, first), expected, rtol=1e-12, atol=1e-12)
+    assert sum(columns for (columns,) in runs) == 2  # what comes anyway, and node 3: the others that owe fail anyway
+
+
+@pytest.mark.parametrize("loss", [15.0, 19.0])
+def test_whom_the_shock_takes_more_than_its_equity_fails_by_the_shock(loss):
+    debts = {"debtor": ["a", "b", "d"], "creditor": ["b", "c", "c"], "amount": [12.0, 9.0, 7.0]}
+    own = {"trader": list("abcd"), "external_assets": [20.0, 5.0, 5.0, 10.0]}
+    net, shock = nc.ExposureNetwork(traders=own, liabilities=debts), nc.Shock.loss({"a": loss})
+    failed = nc.clear(net, shock, model="furfine").defaulted
+    assert failed.tolist() == [True, True, False, False]
+    assert nc.rank(net, "furfine", shock=shock)["furfine"].tolist() == [0.0] * 4  # who fails anyway takes nobody along
+    assert nc.rank(net, "furfine")["furfine"].to_dict() == {"a": 8.0, "b": 0.0, "c": 0.0, "d": 0.0}
+    left = np.array([0.0, 8.0, 21.0, 3.0])
+    first = np.where(left > 0, left * np.array([[0.0], [0.1], [0.2], [0.3], [0.4], [0.5]]), 1.0)
+    owed = np.array([[0, 12, 0, 0], [0, 0, 9, 0], [0, 0, 0, 0], [0, 0, 7, 0]])
+    expected = np.mean([contagion_twin(owed, left, one, 0.0) for one in first], axis=0)
+    found = nc.rank(net, "contagion_index", shock=shock)["contagion_index"]
+    np.testing.assert_allclose(found.reindex(list("abcd")), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

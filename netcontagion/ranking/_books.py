@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from netcontagion.ranking._study import Floats, Study
 
-__all__ = ["blocks", "has_equity", "of_one_class"]
+__all__ = ["NOISE", "blocks", "has_equity", "of_one_class"]
 
 NOISE = 1e-12
 """Equity below this share of what a node has is rounding."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.clearing import Column, checked_nodes, per_node, threshold
-from netcontagion.ranking._books import blocks, of_one_class
+from netcontagion.ranking._books import NOISE, blocks, of_one_class
 from netcontagion.ranking._study import NotApplicable
 
 if TYPE_CHECKING:
@@ -103,12 +103,15 @@ def _shares(given: ArrayLike | None, count: int) -> Floats:
 
 
 def _lost_by_others(owed: Any, buffer: Floats, first: Floats, lost: Floats) -> Floats:
-    """Let every node fail alone after the first losses; return what the others lose on top, no more than they have."""
-    found = np.zeros(len(buffer))
+    """Let every node fail alone after the first losses; return what the others lose on top, no more than they have.
+
+    Who owes nothing, or fails anyway, changes nothing for the others: all of them share one run.
+    """
     kept = np.minimum(first, buffer)
-    alone = np.flatnonzero(np.diff(owed.indptr) > 0)
-    if (first > buffer).any():  # then others may fail whoever defaults
-        alone = np.arange(len(buffer))
+    anyway = threshold(owed, buffer, first, loss_given_default=lost).values
+    more = np.minimum(anyway.loss, buffer) - kept
+    found = more.sum() - more
+    alone = np.flatnonzero((np.diff(owed.indptr) > 0) & ~(anyway.default_wave >= 0))
     for seeds in blocks(alone, len(buffer)):
         loss = threshold(owed, buffer, first, defaulted=_each(seeds, len(buffer)), loss_given_default=lost).values.loss
         more = np.minimum(loss, buffer[:, None]) - kept[:, None]
@@ -129,8 +132,7 @@ def _each(seeds: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
 
 def expected_loss(study: Study) -> Scores:
     """Score by the contagion index after the shock, over common losses of 0 to 50 % of equity."""
-    owed, buffer = _after(study)
-    failed = study.case.defaulted
+    owed, buffer, failed = _after(study)
     buffer = np.where(failed, 0.0, buffer)
     losses = buffer[:, None] * np.array(COMMON_LOSSES)
     losses[failed] = 1.0  # more than nothing: they fail in every scenario
@@ -139,8 +141,7 @@ def expected_loss(study: Study) -> Scores:
 
 def furfine(study: Study) -> Scores:
     """Score by the equity of the other nodes that fail in the wake of each, recovery 0."""
-    owed, buffer = _after(study)
-    start = study.case.defaulted
+    owed, buffer, start = _after(study)
     anyway = threshold(owed, buffer, defaulted=start).values.default_wave >= 0
     found = np.zeros(len(buffer))
     for seeds in blocks(np.flatnonzero((np.diff(owed.indptr) > 0) & ~anyway), len(buffer)):
@@ -152,10 +153,16 @@ def furfine(study: Study) -> Scores:
     return study.by_kind(found)
 
 
-def _after(study: Study) -> tuple[Any, Floats]:
-    """Return who owes whom after the shock, and the equity that is left; nothing where it is negative."""
+def _after(study: Study) -> tuple[Any, Floats, NDArray[np.bool_]]:
+    """Return who owes whom after the shock, the equity that is left, at least 0, and whom the shock alone makes fail.
+
+    Those are the nodes that it names, and those that had equity before and owe more than they have after it.
+    """
     of_one_class(study)
     case = study.case
     if not case.owed.nnz:
         raise NotApplicable("nobody owes anybody")
-    return case.owed, np.maximum(case.book_equity(case.after), 0.0)
+    had, left = case.book_equity(case.before), case.book_equity(case.after)
+    noise = NOISE * (case.after.assets + case.owed.sum(axis=0))
+    failed = case.defaulted | ((had > noise) & (left < -noise))
+    return case.owed, np.maximum(left, 0.0), failed
