@@ -397,3 +397,22 @@ def test_a_run_without_an_answer_is_named():
     )
     with pytest.raises(ContagionError, match="1 of 2 runs have no answer"):
         _runs.losses(Study(net), [nc.Shock(), nc.Shock.loss({"a": 9.0})])
+
+
+def test_who_alone_holds_an_asset_has_no_indirect_exposure():
+    units = np.random.default_rng(0).lognormal(0, 6, 40)
+    net = nc.ExposureNetwork(
+        traders={"trader": np.arange(40)},
+        assets={"asset": [f"A{place}" for place in range(20)], "price": [0.1] * 20, "depth": [7.0] * 20},
+        wallets={"trader": np.arange(40), "asset": [f"A{place % 20}" for place in range(40)], "units": units},
+    )
+    alone = net.replace(
+        wallets=net.wallets[net.wallets["units"] == net.wallets.groupby("asset")["units"].transform("max")]
+    )
+    found = nc.rank(alone, ["indirect_exposure", "overlap"])
+    traders = found[found["kind"] == "trader"]
+    assert (traders["indirect_exposure"] == 0).all()
+    both = nc.rank(net, ["indirect_exposure", "overlap"], shock=nc.Shock.depth(0.5))
+    traders = both[both["kind"] == "trader"]
+    np.testing.assert_allclose(traders["indirect_exposure"], 2 * traders["overlap"], rtol=1e-12)
+    assert (traders["overlap"] > 0).all()

@@ -15,6 +15,7 @@ from netcontagion._arrays import group_sum
 from netcontagion.clearing import greenwood_landier_thesmar
 from netcontagion.ranking._books import has_equity
 from netcontagion.ranking._exposures import depths
+from netcontagion.ranking._structure import overlap
 from netcontagion.ranking._study import NotApplicable
 
 if TYPE_CHECKING:
@@ -38,12 +39,10 @@ def vulnerability(study: Study) -> Scores:
 
 def indirect_exposure(study: Study) -> Scores:
     """Score by what others lose when the trader sells all it has [num]: liquidity-weighted overlap with them."""
-    held, fall = study.net.exposures("traders", "assets").matrix, _fall_per_money(study)
-    if not fall[held.indices].any():
+    held, depth = study.net.exposures("traders", "assets").matrix, depths(study.net) * study.shock.depth_factor
+    if not np.isfinite(depth[held.indices]).any():
         raise NotApplicable("no asset that traders have has a depth")
-    everybody = held.sum(axis=0)
-    own = held.multiply(held) @ fall
-    return {"trader": np.maximum(held @ (fall * everybody) - own, 0.0)}
+    return {"trader": overlap(held, depth).rows}
 
 
 class _Banks(NamedTuple):
