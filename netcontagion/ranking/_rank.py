@@ -40,7 +40,8 @@ def rank(
         The network.
     by : str or iterable of str, optional
         Names of measures (:func:`netcontagion.ranking.measures` lists and explains them). By default those that say
-        something in money, or about who depends on whom, and are quick on a million nodes.
+        something in money, or about who depends on whom, and are quick on a million nodes of which few owe something:
+        ``linear_debtrank`` runs one scenario for every node that does, minutes for ten thousand banks.
     shock : Shock, optional
         What hits the network first, for measures that count losses; by default nothing does. What nodes have, their
         share of it, and measures of the graph of exposures are those before the shock.
