@@ -110,7 +110,7 @@ def _lost_by_others(owed: Any, buffer: Floats, first: Floats, lost: Floats) -> F
     kept = np.minimum(first, buffer)
     anyway = threshold(owed, buffer, first, loss_given_default=lost).values
     more = np.minimum(anyway.loss, buffer) - kept
-    found = more.sum() - more
+    found: Floats = more.sum() - more
     alone = np.flatnonzero((np.diff(owed.indptr) > 0) & ~(anyway.default_wave >= 0))
     for seeds in blocks(alone, len(buffer)):
         loss = threshold(owed, buffer, first, defaulted=_each(seeds, len(buffer)), loss_given_default=lost).values.loss
