@@ -31,6 +31,7 @@ def rank(
     *,
     shock: Shock | None = None,
     n_jobs: int | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Rank traders, exchanges and assets by how much they matter, by one measure or many.
 
@@ -46,6 +47,8 @@ def rank(
         share of it, and measures of the graph of exposures are those before the shock.
     n_jobs : int, optional
         Processes, for measures that run many scenarios; -1: as many as processors.
+    progress : bool, default True
+        Show a bar where runs take longer than a second.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def rank(
     from netcontagion.ranking._table import Ranking, ranks_within
 
     check_call(net, shock, optional=True)
-    study = Study(net, Shock() if shock is None else shock, n_jobs)
+    study = Study(net, Shock() if shock is None else shock, n_jobs, progress)
     chosen = _chosen(by)
     scores, left_out = _scored(study, chosen, asked=by is not None)
     kind = _kinds(study)
