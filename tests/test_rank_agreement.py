@@ -206,8 +206,6 @@ def test_a_ranking_that_was_made_is_not_made_again(monkeypatch):
 def test_bars_of_the_runs_of_measures_can_be_put_away(show, monkeypatch, capsys):
     monkeypatch.setattr("netcontagion.scenarios._sweep.QUIET", 0.0)
     market = nc.generators.market(10, seed=1)
-    nc.rank(market, "loss_if_defaults", progress=show)
-    assert bool(capsys.readouterr().err) is show
     rank_ranges(market, "loss_if_defaults", progress=show)
     assert bool(capsys.readouterr().err) is show
     agreement(market, nc.Shock.depth(0.5), "loss_if_defaults", progress=show)

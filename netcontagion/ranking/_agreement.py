@@ -11,7 +11,7 @@ import numpy as np
 from netcontagion.errors import ContagionError, UnknownLabelError
 from netcontagion.margining import cascade
 from netcontagion.ranking._attribution import amplifiers
-from netcontagion.ranking._rank import rank
+from netcontagion.ranking._rank import ranked
 from netcontagion.ranking._study import KINDS
 from netcontagion.scenarios import sweep
 
@@ -124,10 +124,10 @@ def _scores(net: ExposureNetwork, by: Any, shock: Shock | None, **means: Any) ->
     import pandas as pd
 
     if not isinstance(by, pd.DataFrame):
-        return rank(net, by, shock=shock, **means)
+        return ranked(net, by, shock=shock, **means)
     if shock is not None:
         raise TypeError("by is a ranking and has seen its shock; give shock to nc.rank, not here")
-    sizes = rank(net, ())
+    sizes = ranked(net, ())
     strangers = set(zip(by.get("kind", ()), by.index, strict=False)) - set(zip(sizes["kind"], sizes.index, strict=True))
     if strangers or "kind" not in by:
         named = f"; {min(strangers, key=str)[1]!r} is not in it" if strangers else ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from netcontagion.ranking._measures import Measure
     from netcontagion.ranking._study import Scores
 
-__all__ = ["rank"]
+__all__ = ["rank", "ranked"]
 
 
 def rank(
@@ -31,7 +31,6 @@ def rank(
     *,
     shock: Shock | None = None,
     n_jobs: int | None = None,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Rank traders, exchanges and assets by how much they matter, by one measure or many.
 
@@ -47,8 +46,6 @@ def rank(
         share of it, and measures of the graph of exposures are those before the shock.
     n_jobs : int, optional
         Processes, for measures that run many scenarios; -1: as many as processors.
-    progress : bool, default True
-        Show a bar where runs take longer than a second.
 
     Returns
     -------
@@ -90,6 +87,18 @@ def rank(
     >>> int(ranking.loc["WETH", "pagerank_rank"])
     1
     """
+    return ranked(net, by, shock=shock, n_jobs=n_jobs)
+
+
+def ranked(
+    net: ExposureNetwork,
+    by: str | Iterable[str] | None = None,
+    *,
+    shock: Shock | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rank, with or without a bar for runs that take longer than a second."""
     import pandas as pd
 
     from netcontagion.ranking._table import Ranking, ranks_within

@@ -10,7 +10,7 @@ import numpy as np
 from netcontagion.builders import reconstruct
 from netcontagion.errors import ContagionError
 from netcontagion.network import ExposureNetwork
-from netcontagion.ranking._rank import rank
+from netcontagion.ranking._rank import ranked
 from netcontagion.scenarios import as_scenarios
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rank_ranges(
     quantiles : sequence of float, default (0.05, 0.95)
         Shares strictly between 0 and 1.
     n_jobs, progress
-        As in :func:`netcontagion.rank`.
+        As in :func:`netcontagion.sweep`.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def rank_ranges(
     networks = _networks(nets)
     scenarios: list[Shock | None] = [None] if shocks is None else list(as_scenarios(shocks).shocks)
     means: dict[str, Any] = {"n_jobs": n_jobs, "progress": progress}
-    ranks = [_ranks(rank(net, by, shock=shock, **means)) for net in networks for shock in scenarios]
+    ranks = [_ranks(ranked(net, by, shock=shock, **means)) for net in networks for shock in scenarios]
     wide = pd.concat(ranks, axis=1, sort=False)
     values = wide.to_numpy()
     table = pd.DataFrame({"min": np.nanmin(values, axis=1)}, index=wide.index)
