@@ -19,7 +19,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS] == [
         "01_quickstart.ipynb", "02_aave_steth.ipynb", "03_clearing_models.ipynb", "04_channels.ipynb",
-        "05_aave_and_perpetuals.ipynb", "06_scenarios.ipynb",
+        "05_aave_and_perpetuals.ipynb", "06_scenarios.ipynb", "07_ranking_aave.ipynb", "08_banks.ipynb",
     ]  # fmt: skip
 
 

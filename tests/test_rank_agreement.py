@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import netcontagion as nc
@@ -178,3 +179,34 @@ def test_reconstructions_say_what_is_wrong():
         rank_ranges([])
     with pytest.raises(ValueError, match="a quantile is 1"):
         rank_ranges(net, "debtrank", quantiles=[1])
+
+
+def test_a_ranking_that_was_made_is_not_made_again(monkeypatch):
+    net, measures = banks(), ["linear_debtrank", "loss_if_defaults"]
+    shocks, shock = [nc.Shock.loss(0.3), nc.Shock.loss(0.6)], nc.Shock.loss(0.5)
+    ranking = nc.rank(net, measures, shock=shock)
+    given = {"run": nc.clear, "realised": "caused", "progress": False}
+    expected = agreement(net, shocks, measures, shock=shock, **given)
+    with monkeypatch.context() as patch:
+        patch.setattr("netcontagion.ranking._defaults.loss_if_defaults", None)
+        found = agreement(net, shocks, ranking, **given)
+    pd.testing.assert_frame_equal(found, expected)
+    assert found["nodes"].tolist() == [10, 10]
+    debtors = agreement(net, shocks, ranking[ranking.index.str.startswith("d")], **given)
+    assert debtors["nodes"].tolist() == [5, 5]
+    with pytest.raises(TypeError, match="has seen its shock"):
+        agreement(net, shocks, ranking, shock=shock, **given)
+    with pytest.raises(ValueError, match="'c0' is not in it"):
+        agreement(nc.datasets.load("market"), shocks, ranking, **given)
+    with pytest.raises(ValueError, match="no ranking of this network; give what"):
+        agreement(net, shocks, ranking.drop(columns="kind"), **given)
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_bars_of_the_runs_of_measures_can_be_put_away(show, monkeypatch, capsys):
+    monkeypatch.setattr("netcontagion.scenarios._sweep.QUIET", 0.0)
+    market = nc.generators.market(10, seed=1)
+    rank_ranges(market, "loss_if_defaults", progress=show)
+    assert bool(capsys.readouterr().err) is show
+    agreement(market, nc.Shock.depth(0.5), "loss_if_defaults", progress=show)
+    assert bool(capsys.readouterr().err) is show

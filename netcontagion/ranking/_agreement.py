@@ -11,7 +11,7 @@ import numpy as np
 from netcontagion.errors import ContagionError, UnknownLabelError
 from netcontagion.margining import cascade
 from netcontagion.ranking._attribution import amplifiers
-from netcontagion.ranking._rank import rank
+from netcontagion.ranking._rank import ranked
 from netcontagion.ranking._study import KINDS
 from netcontagion.scenarios import sweep
 
@@ -35,7 +35,7 @@ ROUNDING = 1e-12
 def agreement(
     net: ExposureNetwork,
     shocks: Shock | Iterable[Shock],
-    by: str | Iterable[str] | None = None,
+    by: str | Iterable[str] | pd.DataFrame | None = None,
     *,
     realised: str = "lost",
     run: Callable[..., Any] = cascade,
@@ -60,14 +60,15 @@ def agreement(
         The network.
     shocks : Scenarios, Shock or iterable of Shock
         Scenarios of the sweep. Those that end without an answer are left out.
-    by : str or iterable of str, optional
-        Measures, as in :func:`netcontagion.rank`; those that score neither traders nor exchanges are left out.
+    by : str, iterable of str or DataFrame, optional
+        Measures, as in :func:`netcontagion.rank`, or what it has returned for this network, which spares scoring anew;
+        those that score neither traders nor exchanges are left out.
     realised : {"lost", "caused"}, default "lost"
         What nodes lose themselves, or what they cause others (``passed_on`` of :func:`amplifiers`).
     run : callable, default nc.cascade
         What is run, as in :func:`netcontagion.sweep`.
     shock : Shock, optional
-        What measures see, as in :func:`netcontagion.rank`; by default no shock.
+        What measures see, as in :func:`netcontagion.rank`; by default no shock. Not with a ranking, which has seen one.
     confidence : float, default 0.95
         Of the intervals.
     seed, n_jobs, progress
@@ -100,7 +101,7 @@ def agreement(
         raise UnknownLabelError(realised, REALISED, "value of realised")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; allowed: a share above 0 and below 1, for example 0.95")
-    scores = rank(net, by, shock=shock, n_jobs=n_jobs)
+    scores = _scores(net, by, shock, n_jobs=n_jobs, progress=progress)
     lost = _realised(net, shocks, realised, run, {"seed": seed, "n_jobs": n_jobs, "progress": progress})
     happened = np.array([lost.get(node, math.nan) for node in _nodes(net, scores)])
     names = [name for name in scores.columns if f"{name}_rank" in scores.columns]
@@ -116,6 +117,22 @@ def agreement(
     table = pd.DataFrame(rows.values(), index=index, columns=Agreement._fields)
     table.attrs["left_out"] = scores.attrs.get("left_out", {})
     return table
+
+
+def _scores(net: ExposureNetwork, by: Any, shock: Shock | None, **means: Any) -> pd.DataFrame:
+    """Rank by measures, or take the ranking that was given."""
+    import pandas as pd
+
+    if not isinstance(by, pd.DataFrame):
+        return ranked(net, by, shock=shock, **means)
+    if shock is not None:
+        raise TypeError("by is a ranking and has seen its shock; give shock to nc.rank, not here")
+    sizes = ranked(net, ())
+    strangers = set(zip(by.get("kind", ()), by.index, strict=False)) - set(zip(sizes["kind"], sizes.index, strict=True))
+    if strangers or "kind" not in by:
+        named = f"; {min(strangers, key=str)[1]!r} is not in it" if strangers else ""
+        raise ValueError(f"by is no ranking of this network{named}; give what nc.rank returns")
+    return by
 
 
 class Agreement(NamedTuple):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from netcontagion.ranking._measures import Measure
     from netcontagion.ranking._study import Scores
 
-__all__ = ["rank"]
+__all__ = ["rank", "ranked"]
 
 
 def rank(
@@ -88,12 +88,24 @@ def rank(
     >>> int(ranking.loc["WETH", "pagerank_rank"])
     1
     """
+    return ranked(net, by, shock=shock, n_jobs=n_jobs)
+
+
+def ranked(
+    net: ExposureNetwork,
+    by: str | Iterable[str] | None = None,
+    *,
+    shock: Shock | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rank, with or without a bar for runs that take longer than a second."""
     import pandas as pd
 
     from netcontagion.ranking._table import Ranking, ranks_within
 
     check_call(net, shock, optional=True)
-    study = Study(net, Shock() if shock is None else shock, n_jobs)
+    study = Study(net, Shock() if shock is None else shock, n_jobs, progress)
     chosen = _chosen(by)
     scores, left_out = _scored(study, chosen, asked=by is not None)
     kind = _kinds(study)

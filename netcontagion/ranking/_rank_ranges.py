@@ -10,7 +10,7 @@ import numpy as np
 from netcontagion.builders import reconstruct
 from netcontagion.errors import ContagionError
 from netcontagion.network import ExposureNetwork
-from netcontagion.ranking._rank import rank
+from netcontagion.ranking._rank import ranked
 from netcontagion.scenarios import as_scenarios
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def rank_ranges(
     shocks: Shock | Iterable[Shock] | None = None,
     quantiles: Sequence[float] = (0.05, 0.95),
     n_jobs: int | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Return the range of every node's rank over networks and scenarios.
 
@@ -46,8 +47,8 @@ def rank_ranges(
         What measures see; by default no shock.
     quantiles : sequence of float, default (0.05, 0.95)
         Shares strictly between 0 and 1.
-    n_jobs : int, optional
-        As in :func:`netcontagion.rank`.
+    n_jobs, progress
+        As in :func:`netcontagion.sweep`.
 
     Returns
     -------
@@ -68,7 +69,8 @@ def rank_ranges(
     levels = [_share(level) for level in quantiles]
     networks = _networks(nets)
     scenarios: list[Shock | None] = [None] if shocks is None else list(as_scenarios(shocks).shocks)
-    ranks = [_ranks(rank(net, by, shock=shock, n_jobs=n_jobs)) for net in networks for shock in scenarios]
+    means: dict[str, Any] = {"n_jobs": n_jobs, "progress": progress}
+    ranks = [_ranks(ranked(net, by, shock=shock, **means)) for net in networks for shock in scenarios]
     wide = pd.concat(ranks, axis=1, sort=False)
     values = wide.to_numpy()
     table = pd.DataFrame({"min": np.nanmin(values, axis=1)}, index=wide.index)

@@ -74,7 +74,8 @@ def losses(study: Study, shocks: Sequence[Shock]) -> Floats:
     run: Any = functools.partial(cascade, seed=SEED) if by_cascade else clear
     outputs: Any = {"wealth": Wealth(study.shock)} if by_cascade else ("loss",)
     scenarios = as_scenarios(shocks)
-    found = sweep(study.net, scenarios, run=run, outputs=outputs, nodes=False, tail=None, n_jobs=study.n_jobs)
+    means: Any = {"n_jobs": study.n_jobs, "progress": study.progress}
+    found = sweep(study.net, scenarios, run=run, outputs=outputs, nodes=False, tail=None, **means)
     if len(found.failures):
         failed = found.failures.iloc[0]
         why, count = failed["error"] or f"it ended {failed['status']}", f"{len(found.failures)} of {len(shocks)} runs"

@@ -40,6 +40,7 @@ class Study:
     net: ExposureNetwork
     shock: Shock = field(default_factory=Shock)
     n_jobs: int | None = None
+    progress: bool = True
 
     def size(self, kind: str) -> int:
         """How many nodes of a kind there are, ``others@`` included."""
