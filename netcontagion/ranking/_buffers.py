@@ -11,7 +11,7 @@ import numpy as np
 
 from netcontagion._arrays import plain
 from netcontagion.errors import ContagionError, UnknownLabelError
-from netcontagion.network import ExposureNetwork
+from netcontagion.network import ExposureNetwork, check_call
 from netcontagion.ranking._allocation import allocate
 from netcontagion.ranking._buffer_report import BufferReport
 from netcontagion.ranking._marginal import firewalls, marginals
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from netcontagion.ranking._search import Required
     from netcontagion.ranking._stocks import Stock
     from netcontagion.ranking._tools import Lever
+    from netcontagion.scenarios import Scenarios
 
     Floats = NDArray[np.float64]
 
@@ -206,6 +207,7 @@ class _Ask:
         problems += _grid_problems(grid, chosen)
         try:
             scenarios.check(net)
+            problems += _impossible(net, scenarios, kind)
         except UnknownLabelError as unknown:
             problems.append(unknown)
         _raise(problems)
@@ -273,6 +275,18 @@ def _grid_problems(grid: Any, chosen: Mapping[str, Any]) -> list[Exception]:
                 ValueError(f"grid of {name!r} is {values!r}; allowed: two sizes or more, finite, not below 0")
             )
     return problems
+
+
+def _impossible(net: ExposureNetwork, scenarios: Scenarios, kind: str) -> list[Exception]:
+    """Tell which scenarios take more than there is: sizes of margin cut losses, what the network holds does not."""
+    found: dict[str, Exception] = {}
+    for shock in scenarios:
+        if shock.losses or shock.later:
+            try:
+                check_call(net, shock, path=kind == "cascade")
+            except ValueError as error:
+                found.setdefault(str(error), error)
+    return list(found.values())
 
 
 def _raise(problems: Sequence[Exception]) -> None:
