@@ -579,6 +579,25 @@ def test_a_loss_of_more_than_there_is_is_refused_as_by_a_run():
         nc.buffers(net, [nc.Shock.loss({"a": 30.0}), nc.Shock()], tools="trader_margin")
 
 
+def test_a_node_may_be_called_all():
+    net = nc.builders.from_matrix([[0, 8.0], [0, 0]], rows="debtor", external_assets=[9.0, 5.0], labels=["a", "all"])
+    report = nc.buffers(net, nc.Shock.loss({"a": 3.0}), tools="trader_margin", target=0, budget=1.0)
+    assert report.buffers.index.get_level_values("node").tolist() == ["a", "all", "all"]
+    assert report.buffers["held"].tolist() == [9, 5, 14]
+    assert report.allocation["money"].tolist() == [1, 0]
+    assert report.allocation.index.tolist() == [("trader_margin", "a"), ("trader_margin", "all")]
+
+
+def test_banks_alone_can_be_run_in_rounds():
+    net = nc.builders.from_matrix([[0, 8.0], [0, 0]], rows="debtor", external_assets=[9.0, 5.0], labels=["a", "b"])
+    path = nc.Shock.path([nc.Shock.loss({"a": 1.0}), nc.Shock.loss({"a": 2.0})])
+    for shock in (nc.Shock.loss({"a": 3.0}), path):
+        report = nc.buffers(net, shock, tools={"trader_margin": "a"}, run=nc.cascade, target=0, grid=5, tolerance=1e-9)
+        assert report.loss == pytest.approx(2)
+        found = report.required.loc[("trader_margin", "a")]
+        assert found["required"] == pytest.approx(11, rel=1e-6)
+
+
 def test_a_quantile_is_not_off_by_one_where_its_share_is_rounded():
     reached = np.arange(1.0, 101)[:, None]
     net, calm = lender(), nc.scenarios.Scenarios([nc.Shock()] * 100)

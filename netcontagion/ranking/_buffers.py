@@ -21,7 +21,7 @@ from netcontagion.ranking._search import required
 from netcontagion.ranking._sizing import sizing
 from netcontagion.ranking._stocks import stocks
 from netcontagion.ranking._study import NotApplicable
-from netcontagion.ranking._tools import EVERYBODY, TOOLS, lever_of, places_of
+from netcontagion.ranking._tools import TOOLS, lever_of, places_of
 from netcontagion.scenarios import as_scenarios
 
 if TYPE_CHECKING:
@@ -329,8 +329,8 @@ def _levers(ask: _Ask, need: Floats) -> list[Lever]:
 
 def _alone_if_any(levers: Sequence[Lever]) -> list[Lever]:
     """Return levers of single nodes; of tools without any, that of all nodes."""
-    alone = {lever.tool for lever in levers if lever.node != EVERYBODY}
-    return [lever for lever in levers if lever.node != EVERYBODY or lever.tool not in alone]
+    alone = {lever.tool for lever in levers if lever.alone}
+    return [lever for lever in levers if lever.alone or lever.tool not in alone]
 
 
 def _searched(ask: _Ask, levers: Sequence[Lever], needs: Mapping[Lever, float]) -> list[Required]:
@@ -339,11 +339,11 @@ def _searched(ask: _Ask, levers: Sequence[Lever], needs: Mapping[Lever, float]) 
     Traders one by one are many: they are searched where they were named, or where there is one.
     """
     assert ask.target is not None
-    together = {lever.tool for lever in levers if lever.node == EVERYBODY}
+    together = {lever.tool for lever in levers if not lever.alone}
     found = [
         required(ask.response, lever, ask.target, needs[lever], ask.sizes(lever.tool), ask.tolerance)
         for lever in levers
-        if lever.node == EVERYBODY
+        if not lever.alone
         or TOOLS[lever.tool].nodes != "traders"
         or ask.tools[lever.tool][1]
         or lever.tool not in together
