@@ -11,10 +11,15 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["blank", "distinct", "freeze", "group_sum", "leading_digits", "plain", "shapley_weights"]
+__all__ = ["as_share", "blank", "distinct", "freeze", "group_sum", "leading_digits", "plain", "shapley_weights"]
 
 DIGITS = 40  # binary ones: the first twelve decimal digits
 LARGE = 2**20  # bytes from which zeros are pages of their own
+
+
+def as_share(level: float) -> float:
+    """Return a share a trace smaller: of 100 values 0.55 are 55, not the one after, which 0.55 * 100 > 55 would be."""
+    return level * (1 - 1e-12)
 
 
 def freeze(values: ArrayLike, dtype: Any = None) -> NDArray[Any]:

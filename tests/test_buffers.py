@@ -21,6 +21,7 @@ from netcontagion.ranking._allocation import Programme
 from netcontagion.ranking._buffers import _Ask, _levers
 from netcontagion.ranking._marginal import marginals
 from netcontagion.ranking._outcomes import spillover
+from netcontagion.ranking._sizing import sizing
 
 SALES_ONLY = functools.partial(nc.cascade, channels=("liquidation", "impact"))
 DEEP = {"assets": {"asset": ["ETH", "USD"], "price": [2000.0, 1.0], "depth": [math.inf, math.inf]}}
@@ -542,6 +543,66 @@ def test_nothing_that_is_shared_depends_on_the_amounts(seed):
     one.check()
     for name in ("exchanges", "traders", "accounts", "losses"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
+
+
+def test_a_larger_fund_in_an_asset_that_falls_loses_more_and_is_not_proved():
+    """Nothing reaches the fund, so none is enough for a limit of losses; fifty coins of it lose far more."""
+    fall, limit = nc.Shock.price({"ETH": -0.1}), {"loss": 2000.0}
+    for kept, proved in (("ETH", False), (None, True)):
+        sizes = {"insurance_fund": [0.0, 1000.0]}
+        found = nc.buffers(lender(fund=0.1, kept=kept), fall, target=limit, grid=sizes).required.iloc[0]
+        assert (found["required"], found["guaranteed"]) == (0.0, proved)
+    assert nc.cascade(lender(fund=50.0, kept="ETH"), fall).loss.to_numpy().sum() > 10_000
+
+
+@pytest.mark.parametrize("model", ["eisenberg_noe", "rogers_veraart"])
+def test_counts_that_do_not_move_do_not_end_the_search(model):
+    """A bank that owes a hundred times what it has defaults still with eight times as much."""
+    options = {"alpha": 0.0, "beta": 0.0} if model == "rogers_veraart" else {}
+    run = functools.partial(nc.clear, model=model, **options)
+    net = nc.builders.from_matrix([[0, 100.0], [0, 0]], rows="debtor", external_assets=[1.0, 1.0], labels=["a", "b"])
+    found = nc.buffers(net, nc.Shock(), tools={"trader_margin": ["a"]}, target={"defaults": 0}, run=run).required
+    alone = found.loc[("trader_margin", "a")]
+    assert (alone["required"], alone["guaranteed"]) == (pytest.approx(100, rel=1e-3), True)
+    rich = nc.builders.from_matrix(
+        [[0, 100.0, 0], [0, 0, 0], [0, 0, 0]], rows="debtor", external_assets=[1.0, 1.0, 9998.0], labels=["a", "b", "c"]
+    )
+    found = nc.buffers(rich, nc.Shock(), tools="trader_margin", target={"defaults": 0}, run=run).required
+    assert found.loc[("trader_margin", "all"), "required"] == pytest.approx(1e6, rel=1e-3)  # a has a ten thousandth
+    with pytest.raises(nc.ContagionError, match="from 2 on more of it changes nothing"):
+        nc.buffers(net, nc.Shock.default("a"), tools={"trader_margin": ["b"]}, target={"defaults": 0}, run=run)
+
+
+def test_a_loss_of_more_than_there_is_is_refused_as_by_a_run():
+    net = nc.builders.from_matrix([[0, 8.0], [0, 0]], rows="debtor", external_assets=[9.0, 1.0], labels=["a", "b"])
+    with pytest.raises(ValueError, match="the loss of 'a' exceeds its external assets"):
+        nc.buffers(net, [nc.Shock.loss({"a": 30.0}), nc.Shock()], tools="trader_margin")
+
+
+def test_a_node_may_be_called_all():
+    net = nc.builders.from_matrix([[0, 8.0], [0, 0]], rows="debtor", external_assets=[9.0, 5.0], labels=["a", "all"])
+    report = nc.buffers(net, nc.Shock.loss({"a": 3.0}), tools="trader_margin", target=0, budget=1.0)
+    assert report.buffers.index.get_level_values("node").tolist() == ["a", "all", "all"]
+    assert report.buffers["held"].tolist() == [9, 5, 14]
+    assert report.allocation["money"].tolist() == [1, 0]
+    assert report.allocation.index.tolist() == [("trader_margin", "a"), ("trader_margin", "all")]
+
+
+def test_banks_alone_can_be_run_in_rounds():
+    net = nc.builders.from_matrix([[0, 8.0], [0, 0]], rows="debtor", external_assets=[9.0, 5.0], labels=["a", "b"])
+    path = nc.Shock.path([nc.Shock.loss({"a": 1.0}), nc.Shock.loss({"a": 2.0})])
+    for shock in (nc.Shock.loss({"a": 3.0}), path):
+        report = nc.buffers(net, shock, tools={"trader_margin": "a"}, run=nc.cascade, target=0, grid=5, tolerance=1e-9)
+        assert report.loss == pytest.approx(2)
+        found = report.required.loc[("trader_margin", "a")]
+        assert found["required"] == pytest.approx(11, rel=1e-6)
+
+
+def test_a_quantile_is_not_off_by_one_where_its_share_is_rounded():
+    reached = np.arange(1.0, 101)[:, None]
+    net, calm = lender(), nc.scenarios.Scenarios([nc.Shock()] * 100)
+    for share in (0.07, 0.28, 0.55, 0.56, 0.99):
+        assert sizing(net, calm, reached, share)["money"].tolist() == [round(100 * share)]
 
 
 # words and refusals -------------------------------------------------------------------------------------------------

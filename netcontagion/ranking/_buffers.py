@@ -11,7 +11,7 @@ import numpy as np
 
 from netcontagion._arrays import plain
 from netcontagion.errors import ContagionError, UnknownLabelError
-from netcontagion.network import ExposureNetwork
+from netcontagion.network import ExposureNetwork, check_call
 from netcontagion.ranking._allocation import allocate
 from netcontagion.ranking._buffer_report import BufferReport
 from netcontagion.ranking._marginal import firewalls, marginals
@@ -21,7 +21,7 @@ from netcontagion.ranking._search import required
 from netcontagion.ranking._sizing import sizing
 from netcontagion.ranking._stocks import stocks
 from netcontagion.ranking._study import NotApplicable
-from netcontagion.ranking._tools import EVERYBODY, TOOLS, lever_of, places_of
+from netcontagion.ranking._tools import TOOLS, lever_of, places_of
 from netcontagion.scenarios import as_scenarios
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from netcontagion.ranking._search import Required
     from netcontagion.ranking._stocks import Stock
     from netcontagion.ranking._tools import Lever
+    from netcontagion.scenarios import Scenarios
 
     Floats = NDArray[np.float64]
 
@@ -206,6 +207,7 @@ class _Ask:
         problems += _grid_problems(grid, chosen)
         try:
             scenarios.check(net)
+            problems += _impossible(net, scenarios, kind)
         except UnknownLabelError as unknown:
             problems.append(unknown)
         _raise(problems)
@@ -275,6 +277,18 @@ def _grid_problems(grid: Any, chosen: Mapping[str, Any]) -> list[Exception]:
     return problems
 
 
+def _impossible(net: ExposureNetwork, scenarios: Scenarios, kind: str) -> list[Exception]:
+    """Tell which scenarios take more than there is: sizes of margin cut losses, what the network holds does not."""
+    found: dict[str, Exception] = {}
+    for shock in scenarios:
+        if shock.losses or shock.later:
+            try:
+                check_call(net, shock, path=kind == "cascade")
+            except ValueError as error:
+                found.setdefault(str(error), error)
+    return list(found.values())
+
+
 def _raise(problems: Sequence[Exception]) -> None:
     """Raise what is wrong as one error."""
     if not problems:
@@ -315,8 +329,8 @@ def _levers(ask: _Ask, need: Floats) -> list[Lever]:
 
 def _alone_if_any(levers: Sequence[Lever]) -> list[Lever]:
     """Return levers of single nodes; of tools without any, that of all nodes."""
-    alone = {lever.tool for lever in levers if lever.node != EVERYBODY}
-    return [lever for lever in levers if lever.node != EVERYBODY or lever.tool not in alone]
+    alone = {lever.tool for lever in levers if lever.alone}
+    return [lever for lever in levers if lever.alone or lever.tool not in alone]
 
 
 def _searched(ask: _Ask, levers: Sequence[Lever], needs: Mapping[Lever, float]) -> list[Required]:
@@ -325,11 +339,11 @@ def _searched(ask: _Ask, levers: Sequence[Lever], needs: Mapping[Lever, float]) 
     Traders one by one are many: they are searched where they were named, or where there is one.
     """
     assert ask.target is not None
-    together = {lever.tool for lever in levers if lever.node == EVERYBODY}
+    together = {lever.tool for lever in levers if not lever.alone}
     found = [
         required(ask.response, lever, ask.target, needs[lever], ask.sizes(lever.tool), ask.tolerance)
         for lever in levers
-        if lever.node == EVERYBODY
+        if not lever.alone
         or TOOLS[lever.tool].nodes != "traders"
         or ask.tools[lever.tool][1]
         or lever.tool not in together

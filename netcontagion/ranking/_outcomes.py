@@ -19,11 +19,23 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["COUNTS", "LIQUIDATORS", "LOSS", "Deficit", "Figure", "Target", "as_target", "known_outcomes", "spillover"]
+__all__ = [
+    "COUNTS",
+    "LIQUIDATORS",
+    "LOSS",
+    "LOSSES",
+    "Deficit",
+    "Figure",
+    "Target",
+    "as_target",
+    "known_outcomes",
+    "spillover",
+]
 
 LOSS = "spillover"
 LIQUIDATORS = "liquidator_loss"
-OF_NODES = ("loss", "direct", "contagion", "defaults")
+LOSSES = ("loss", "direct", "contagion")
+OF_NODES = (*LOSSES, "defaults")
 COUNTS = ("defaults", "rounds", "called", "liquidated")
 _FIGURES = {
     "cascade": (

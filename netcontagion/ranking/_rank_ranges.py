@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netcontagion._arrays import as_share
 from netcontagion.builders import reconstruct
 from netcontagion.errors import ContagionError
 from netcontagion.network import ExposureNetwork
@@ -76,7 +77,7 @@ def rank_ranges(
     table = pd.DataFrame({"min": np.nanmin(values, axis=1)}, index=wide.index)
     for level in sorted({*levels, 0.5}):
         name = "median" if level == 0.5 else f"q{level:g}"
-        table[name] = np.nanquantile(values, level, axis=1, method="inverted_cdf")
+        table[name] = np.nanquantile(values, as_share(level), axis=1, method="inverted_cdf")
     table["max"] = np.nanmax(values, axis=1)
     table["rankings"] = np.isfinite(values).sum(axis=1)
     measures = table.index.get_level_values("measure")

@@ -80,7 +80,7 @@ class Response:
     @functools.cached_property
     def _first(self) -> tuple[Outcomes, Floats]:
         size = len(self.net.labels("exchanges"))
-        if self.kind == "clear":
+        if self.kind == "clear" or not size:
             return self.of({"as it is": self.net})[0], np.zeros((len(self.scenarios), size))
         figures: dict[str, Callable[[Any], float]] = {name: Figure(name) for name in self.names}
         found = self.read(self.net, figures | {f"deficit {place}": Deficit(place) for place in range(size)})
@@ -144,14 +144,21 @@ def fitted(scenarios: Scenarios, net: ExposureNetwork) -> Scenarios:
 
 
 def _less(shock: Shock, held: Mapping[Any, float]) -> Shock:
-    """Cut the losses of the first strike to what is there after its shares."""
-    left = float(np.prod([1 - share for share in shock.loss_shares]))
-    room = {name: held[_bare(name)] * left for name, _ in shock.losses}
-    cut = []
-    for name, amount in shock.losses:
-        cut.append((name, min(amount, room[name])))
-        room[name] -= cut[-1][1]
-    return shock if tuple(cut) == shock.losses else dataclasses.replace(shock, losses=tuple(cut))
+    """Cut the losses of every strike to what the ones before and its shares leave."""
+    room = {_bare(name): held[_bare(name)] for _, strike in shock.strikes for name, _ in strike.losses}
+    strikes = []
+    for at, strike in shock.strikes:
+        left = float(np.prod([1 - share for share in strike.loss_shares]))
+        room = {name: money * left for name, money in room.items()}
+        cut = []
+        for name, amount in strike.losses:
+            cut.append((name, min(amount, room[_bare(name)])))
+            room[_bare(name)] -= cut[-1][1]
+        strikes.append((at, strike if tuple(cut) == strike.losses else dataclasses.replace(strike, losses=tuple(cut))))
+    fits = all(one is other for (_, one), (_, other) in zip(strikes[1:], shock.later, strict=True))
+    if fits and strikes[0][1].losses == shock.losses:
+        return shock
+    return dataclasses.replace(strikes[0][1], later=tuple(strikes[1:]))
 
 
 def _bare(name: Any) -> Any:

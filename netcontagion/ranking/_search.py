@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from netcontagion.network import policy, rulebook
-from netcontagion.ranking._outcomes import LIQUIDATORS, LOSS
+from netcontagion.clearing import Case
+from netcontagion.network import Shock, policy, rulebook
+from netcontagion.ranking._marginal import passed_on
+from netcontagion.ranking._outcomes import LIQUIDATORS, LOSS, LOSSES
 from netcontagion.ranking._stocks import exhausted
 from netcontagion.ranking._tools import TOOLS
 
@@ -93,7 +95,7 @@ def required(
     monotone = _is_monotone(response, lever, target)
     bound = ""
     if isinstance(sizes, int):
-        low, high, bound = _range(response, probe, need)
+        low, high, bound = _range(response, probe, need, monotone=monotone)
         grid = np.linspace(low, high, 2 if monotone else sizes).tolist()
         grid = sorted({*grid, *([lever.held] if min(low, high) <= lever.held <= max(low, high) else [])})
     else:
@@ -109,11 +111,11 @@ def required(
         return Required(lever, float("nan"), False, why, tuple(crossings), probe.tried)
     gained = [one for one in crossings if one.gained]
     size = gained[-1].larger if gained else grid[0]
-    sure = monotone or _constant_beyond(response, lever, size)
+    sure = monotone or _constant_beyond(response, lever, target, size)
     return Required(lever, size, sure, "", tuple(crossings), probe.tried)
 
 
-def _range(response: Response, probe: _Probe, need: float) -> tuple[float, float, str]:
+def _range(response: Response, probe: _Probe, need: float, *, monotone: bool) -> tuple[float, float, str]:
     """Return the smallest and the largest buffer to try, and why no larger one is."""
     lever, net = probe.lever, response.net
     tool, places = TOOLS[lever.tool], np.array(lever.places)
@@ -127,16 +129,35 @@ def _range(response: Response, probe: _Probe, need: float) -> tuple[float, float
     if lever.tool == "trader_margin" and net.complete and len(net.labels("accounts")):
         low = lever.held  # less would leave loans without a supply
     high = 2 * max(lever.held, need) or 1.0
+    enough = max(_pays_all(response, lever), high)
+    if monotone and not probe.run([high, enough])[1]:
+        return low, enough, f"from {enough:,.6g} on more of it changes nothing"
     for _ in range(WIDENINGS):
         if probe.holds(high):
             return low, high, ""
         before = probe.tried[high]
         if probe.holds(4 * high):
             return low, 4 * high, ""
-        if _alike(before, probe.tried[4 * high]):
+        if high >= enough and _alike(before, probe.tried[4 * high]):
             return low, high, f"from {high:,.6g} on more of it changes nothing"
         high *= 4
     return low, high, f"it was tried up to {high:,.6g}"
+
+
+def _pays_all(response: Response, lever: Lever) -> float:
+    """Return the size from which every node of a lever pays its dues by itself, where it keeps any of it.
+
+    Counts of defaults do not tell that more is felt: they stay as they are until somebody is solvent. 0 with accounts.
+    """
+    net, places = response.net, np.array(lever.places)
+    if response.kind != "clear" or not TOOLS[lever.tool].drains or len(net.labels("accounts")):
+        return 0.0
+    dues = Case.of(net, Shock()).dues[places + (TOOLS[lever.tool].nodes == "exchanges") * len(net.labels("traders"))]
+    left = np.stack([passed_on(net, shock, lever.tool)[places] for shock in response.scenarios])
+    kept = np.array(lever.shares) * np.where(left > 0, left, np.inf).min(axis=0)
+    owed = dues + TOOLS[lever.tool].held(net)[places]  # a shock takes no more than is held
+    sizes = np.divide(owed, kept, out=np.zeros(len(owed)), where=(kept > 0) & np.isfinite(kept))
+    return float(sizes.max(initial=0.0))
 
 
 def _alike(one: tuple[int, dict[str, float]], other: tuple[int, dict[str, float]]) -> bool:
@@ -201,15 +222,19 @@ def _is_monotone(response: Response, lever: Lever, target: Target) -> bool:
     return plain and TOOLS[lever.tool].drains and all(name in MONOTONE for name, _ in target.limits)
 
 
-def _constant_beyond(response: Response, lever: Lever, size: float) -> bool:
+def _constant_beyond(response: Response, lever: Lever, target: Target, size: float) -> bool:
     """Whether no larger size can change anything: the buffer is nowhere exhausted, and only its exhaustion is felt.
 
     A run in which a fund, or equity, always has what is asked of it is the same run with more of it, unless somebody
     looks at how much there is: a policy that runs, or an exchange that sells what it took over to refill its reserves.
+    A fund that is kept in an asset loses with its price, and a larger one loses more.
     """
     if response.kind != "cascade" or lever.tool not in ("insurance_fund", "exchange_equity"):
         return False
     net = response.net
+    asset = net.columns("exchanges")["insurance_asset"][np.array(lever.places)]
+    if lever.tool == "insurance_fund" and (asset >= 0).any() and any(name in LOSSES for name, _ in target.limits):
+        return False
     books = [rulebook(name) for name in set(net.columns("exchanges")["rulebook"])]
     looked_at = any(np.isfinite(book.inventory_rule.target_reserves) for book in books)
     looked_at |= any(policy(name).runs for name in set(net.columns("traders")["policy"]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netcontagion._arrays import as_share
 from netcontagion.network import Shock
 from netcontagion.ranking._tools import fund_price
 
@@ -47,4 +48,4 @@ def sizing(net: ExposureNetwork, scenarios: Scenarios, reached: Floats, level: f
 
 def _quantile(values: Floats, level: float) -> Floats:
     """Smallest value that a share of the scenarios does not exceed."""
-    return np.asarray(np.quantile(values, level, axis=0, method="inverted_cdf"))
+    return np.asarray(np.quantile(values, as_share(level), axis=0, method="inverted_cdf"))

@@ -57,13 +57,14 @@ class Tool(NamedTuple):
 
 @dataclass(frozen=True)
 class Lever:
-    """A tool at some nodes together; money is split over them by fixed ``shares``."""
+    """A tool at some nodes together, or at one ``alone``; money is split over them by fixed ``shares``."""
 
     tool: str
     node: Any
     places: tuple[int, ...]
     shares: tuple[float, ...]
     held: float
+    alone: bool
 
     def at(self, net: ExposureNetwork, size: float) -> ExposureNetwork:
         """Return the network in which it has this size."""
@@ -86,7 +87,7 @@ class Lever:
             return None
 
     def __str__(self) -> str:
-        return f"{self.tool} of {self.node!r}" if self.node != EVERYBODY else self.tool
+        return f"{self.tool} of {self.node!r}" if self.alone else self.tool
 
 
 def lever_of(net: ExposureNetwork, name: str, places: Places, need: Floats | None, *, alone: bool = False) -> Lever:
@@ -99,7 +100,7 @@ def lever_of(net: ExposureNetwork, name: str, places: Places, need: Floats | Non
     label = net.labels(tool.nodes)[int(places[0])] if alone else EVERYBODY
     level = held.sum() if tool.is_money else (held.max() if tool.less else held.mean())
     shares = weight / weight.sum() if tool.is_money else np.ones(len(places))
-    return Lever(name, label, tuple(map(int, places)), tuple(shares.tolist()), float(level))
+    return Lever(name, label, tuple(map(int, places)), tuple(shares.tolist()), float(level), alone)
 
 
 # money of exchanges ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from netcontagion._arrays import as_share
 from netcontagion.errors import UnknownLabelError
 from netcontagion.margining import bearer_labels
 from netcontagion.scenarios._reading import RAN
@@ -135,8 +136,9 @@ class SweepResult:
         import pandas as pd
 
         levels = [check_share("level", one) for one in np.atleast_1d(np.asarray(level, dtype=float)).tolist()]
+        shares = [as_share(one) for one in levels]
         found = {
-            name: np.quantile(values, levels, method="inverted_cdf") for name, values in self._values(output).items()
+            name: np.quantile(values, shares, method="inverted_cdf") for name, values in self._values(output).items()
         }
         table = pd.DataFrame(found.values(), index=pd.Index(found, name="network"), columns=levels)
         return table.rename_axis(columns="level")
