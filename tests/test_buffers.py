@@ -735,3 +735,16 @@ def test_where_a_size_is_guaranteed_more_changes_nothing(seed):
                 sizes[net.labels("exchanges").get_loc(node)] = factor * size
                 figures.append(spillover(nc.cascade(with_amounts(net, "exchanges", column, sizes), shock, seed=0)))
             assert figures == pytest.approx([figures[0]] * 3, rel=1e-9, abs=1e-6)
+
+
+def test_a_size_without_an_answer_does_not_meet_the_target():
+    net = nc.datasets.load("market")
+    fall = nc.Shock.price({"ETH": -0.3}, family=True)
+    short = functools.partial(nc.cascade, max_rounds=len(nc.cascade(net, fall).rounds) + 1)
+    grid = {"depth": [1e3, 1e6, 1e8]}  # thin books take more rounds
+    report = nc.buffers(net, fall, tools={"depth": ["WETH"]}, target={"bad_debt": 1e6}, run=short, grid=grid)
+    tried = report.tried.set_index("size")
+    assert np.isinf(tried["bad_debt"][[1e3, 1e6]]).all()
+    assert (tried["meet"][[1e3, 1e6, 1e8]] == [0, 0, 1]).all()
+    assert 1e6 < report.required["required"].iloc[0] < 1e8
+    assert any("without an answer" in text for text in report.assumptions)

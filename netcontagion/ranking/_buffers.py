@@ -482,4 +482,6 @@ def _assumptions(ask: _Ask, found: Sequence[Required]) -> tuple[str, ...]:
         told.append("accounts keep bonuses of their own")
     if any(not one.guaranteed and not np.isnan(one.size) for one in found):
         told.append("required sizes that are not guaranteed hold at every size that was tried, not between them")
+    if any(math.isinf(value) for one in found for _, outcomes in one.tried.values() for value in outcomes.values()):
+        told.append("sizes at which too many scenarios end without an answer do not meet the target")
     return tuple(told)

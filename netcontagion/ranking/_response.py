@@ -88,12 +88,12 @@ class Response:
             [found[f"deficit {place}"] for place in range(size)], axis=1
         )
 
-    def at(self, lever: Lever, sizes: Iterable[float]) -> list[Outcomes]:
+    def at(self, lever: Lever, sizes: Iterable[float], *, strict: bool = True) -> list[Outcomes]:
         """Return what happens at each size of a lever, all else as it is."""
-        return self.of({f"{lever} at {size:.17g}": lever.at(self.net, size) for size in sizes})
+        return self.of({f"{lever} at {size:.17g}": lever.at(self.net, size) for size in sizes}, strict=strict)
 
-    def of(self, nets: Mapping[str, ExposureNetwork]) -> list[Outcomes]:
-        """Return the outcomes of some networks, by scenario."""
+    def of(self, nets: Mapping[str, ExposureNetwork], *, strict: bool = True) -> list[Outcomes]:
+        """Return the outcomes of some networks, by scenario; inf where there is no answer, or an error if strict."""
         found: dict[str, Outcomes] = {}
         alike: dict[str, ExposureNetwork] = {}
         for name, net in nets.items():
@@ -101,16 +101,18 @@ class Response:
             if scenarios is self.scenarios:
                 alike[name] = net
             else:
-                found |= self._swept({name: net}, scenarios, self.names)
+                found |= self._swept({name: net}, scenarios, self.names, strict=strict)
         if alike:
-            found |= self._swept(alike, self.scenarios, self.names)
+            found |= self._swept(alike, self.scenarios, self.names, strict=strict)
         return [found[name] for name in nets]
 
     def read(self, net: ExposureNetwork, figures: Mapping[str, Callable[[Any], float]]) -> Outcomes:
         """Return numbers read of the results of one network, by scenario."""
         return self._swept({"": net}, fitted(self.scenarios, net), dict(figures))[""]
 
-    def _swept(self, nets: Mapping[str, ExposureNetwork], scenarios: Scenarios, wanted: Any) -> dict[str, Outcomes]:
+    def _swept(
+        self, nets: Mapping[str, ExposureNetwork], scenarios: Scenarios, wanted: Any, *, strict: bool = True
+    ) -> dict[str, Outcomes]:
         swap = self.kind == "clear" and not isinstance(wanted, dict)
         outputs: Any = wanted
         if swap:  # names are cleared side by side, and there the spillover is the shortfall
@@ -121,8 +123,12 @@ class Response:
             nets, scenarios, run=self.call, outputs=outputs, nodes=False, tail=None, n_jobs=self.n_jobs,
             progress=False, seed=0,
         ).table  # fmt: skip
-        failed = table[~table["status"].isin(ANSWERED)]
-        if len(failed):
+        unanswered = ~table["status"].isin(ANSWERED)
+        failed = table[unanswered]
+        if len(failed) and not strict:
+            numbers = list(dict.fromkeys(outputs))
+            table = table.assign(**{one: table[one].where(~unanswered, np.inf) for one in numbers})
+        elif len(failed):
             (name, scenario), row = failed.index[0], failed.iloc[0]
             where = f"scenario {scenario}" + (f" with {name}" if name else "")
             raise ContagionError(f"{where} ended with {row['status']}: {row['error'] or 'no answer'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -75,9 +75,13 @@ class _Probe:
         """Try sizes; tell where the target holds."""
         sizes = [float(size) for size in sizes]
         fresh = [size for size in dict.fromkeys(sizes) if size not in self.tried]
-        for size, found in zip(fresh, self.response.at(self.lever, fresh) if fresh else [], strict=True):
+        for size, found in zip(fresh, self._outcomes(fresh), strict=True):
             self.tried[size] = int(self.target.met(found).sum()), self.target.closest(found)
         return [self.tried[size][0] >= self.least for size in sizes]
+
+    def _outcomes(self, sizes: list[float]) -> list[dict[str, Any]]:
+        """Run sizes; a scenario that ends without an answer does not meet any target."""
+        return self.response.at(self.lever, sizes, strict=False) if sizes else []
 
     def holds(self, size: float) -> bool:
         """Tell whether it holds at a size."""
@@ -161,6 +165,8 @@ def _pays_all(response: Response, lever: Lever) -> float:
 
 
 def _alike(one: tuple[int, dict[str, float]], other: tuple[int, dict[str, float]]) -> bool:
+    if one == other:
+        return True
     values = np.array([list(found[1].values()) for found in (one, other)])
     return bool(one[0] == other[0] and (np.ptp(values, axis=0) <= NO_CHANGE * np.abs(values).max(axis=0)).all())
 
@@ -207,7 +213,9 @@ def _line(probe: _Probe, fails: float, holds: float) -> float:
     beyond = min(further, key=lambda size: abs(size - fails))
     ((name, limit),) = probe.target.limits
     here, there = probe.tried[fails][1][name], probe.tried[beyond][1][name]
-    return fails + (here - limit) * (fails - beyond) / (there - here) if there != here else float("nan")
+    if not np.isfinite([here, there]).all() or there == here:
+        return float("nan")
+    return fails + (here - limit) * (fails - beyond) / (there - here)
 
 
 # what is proved -------------------------------------------------------------------------------------------------------
