@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -419,3 +420,13 @@ def test_the_aave_snapshot_is_ranked(monkeypatch):
         assert {"aave_v2_eth", "stETH", "a6e5588c3a42"} == set(first.index), name
     with pytest.raises(ContagionError, match="no asset has a depth"):
         nc.rank(net, "overlap")
+
+
+def test_what_would_take_minutes_is_left_out_unless_named(monkeypatch):
+    net = nc.generators.complete(6)
+    assert "linear_debtrank" in nc.rank(net)
+    monkeypatch.setattr(importlib.import_module("netcontagion.ranking._distress"), "MOST", 100)
+    found = nc.rank(net)
+    assert "linear_debtrank" not in found
+    assert "6 nodes owe something" in found.attrs["left_out"]["linear_debtrank"]
+    assert nc.rank(net, "linear_debtrank")["linear_debtrank"].notna().all()

@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = ["linear", "single_hit"]
 
+MOST = 2e8
+"""Scenarios times debts that are run by default: some ten seconds."""
+
 
 def linear(study: Study) -> Scores:
     """Score by linear DebtRank: equity that others lose [num]."""
     equity, able = _equity(study)
+    owed = study.case.owed_before
+    runs = np.count_nonzero(owed.sum(axis=1) > 0)
+    if study.quick and runs * owed.nnz > MOST:
+        raise NotApplicable(
+            f"{runs:,} nodes owe something, and each is a scenario of {owed.nnz:,} debts: name it in by"
+        )
     return study.by_kind(_value_lost(study, "linear", np.where(able, equity, 0.0)))
 
 

@@ -105,7 +105,7 @@ def ranked(
     from netcontagion.ranking._table import Ranking, ranks_within
 
     check_call(net, shock, optional=True)
-    study = Study(net, Shock() if shock is None else shock, n_jobs, progress)
+    study = Study(net, Shock() if shock is None else shock, n_jobs, progress, quick=by is None)
     chosen = _chosen(by)
     scores, left_out = _scored(study, chosen, asked=by is not None)
     kind = _kinds(study)

@@ -34,13 +34,15 @@ class NotApplicable(Exception):
 class Study:
     """A network under a shock, and what its measures share; money in the numeraire.
 
-    A measure is a function of a study that returns scores by kind of node, in the order of the network's labels.
+    A measure is a function of a study that returns scores by kind of node, in the order of the network's labels. Where
+    nobody asked for it by name (``quick``) one that would take minutes does not apply.
     """
 
     net: ExposureNetwork
     shock: Shock = field(default_factory=Shock)
     n_jobs: int | None = None
     progress: bool = True
+    quick: bool = False
 
     def size(self, kind: str) -> int:
         """How many nodes of a kind there are, ``others@`` included."""
