@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import netcontagion as nc
+from netcontagion import clearing
 from netcontagion.clearing import debtrank, eisenberg_noe, greenwood_landier_thesmar, sensitivity
 from netcontagion.errors import SchemaError
 from netcontagion.ranking import (
@@ -307,6 +308,21 @@ def test_communicability_counts_chains(seed):
         out = max(links[node].sum(), 1)
         assert diffusion.loc[node, "start"] == pytest.approx(fell[node].sum() / out, abs=1e-9)
         assert diffusion.loc[node, "total"] == pytest.approx(fell.sum() / out, abs=1e-9)
+
+
+@pytest.mark.parametrize("cap", [True, False])
+def test_impacts_are_the_first_step_of_debtrank(cap):
+    owed, equity, random = random_debts(1)
+    shock = 0.01 * random.random(9)
+    impact = impact_matrix(owed, equity + 0.1, cap_impact=cap)
+    assert (impact.max() > 1) != cap
+    first = debtrank(owed, equity + 0.1, shock, cap_impact=cap, max_rounds=2, strict=False).distress
+    np.testing.assert_allclose(first, np.minimum(1, shock + impact.T @ shock), rtol=1e-12)
+
+
+def test_impacts_stay_finite():
+    assert impact_matrix([[0, 1e200], [0, 0]], [1, 1e-200], cap_impact=False).max() == 1e300
+    assert clearing.impact_matrix is impact_matrix
 
 
 # defects found in other software ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from netcontagion.clearing._elsinger import elsinger
 from netcontagion.clearing._estate import Estate
 from netcontagion.clearing._fire_sale import fire_sale
 from netcontagion.clearing._impact import square_root_depth
+from netcontagion.clearing._impact_matrix import impact_matrix
 from netcontagion.clearing._leverage import LeverageEquilibria, LeverageEquilibrium, leverage_fire_sale
 from netcontagion.clearing._liquidation import (
     LiquidationWaves,
@@ -95,6 +96,7 @@ __all__ = [
     "furfine",
     "gai_kapadia",
     "greenwood_landier_thesmar",
+    "impact_matrix",
     "indirect_exposure",
     "largest_eigenvalue",
     "leverage_fire_sale",

@@ -18,6 +18,7 @@ import scipy.sparse
 from netcontagion._compile import in_threads
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
+from netcontagion.clearing._impact_matrix import impacts
 from netcontagion.clearing._node_input import Column, checked_nodes
 from netcontagion.clearing._system import EPS
 from netcontagion.clearing._threshold import Claims
@@ -126,7 +127,7 @@ def debtrank(
     owed, found, labels = checked_nodes(liabilities, columns)
     single_hit = variant == "single_hit"
     capped = single_hit if cap_impact is None else cap_impact
-    impact = _impact(owed, found["equity"], capped=capped)
+    impact = impacts(owed, found["equity"], capped=capped)
     given = found["shock"]
     scenarios = np.ascontiguousarray(np.atleast_2d(given.T))
     spread = _walk_all(impact, scenarios) if single_hit else _spread_all(impact, scenarios, rtol, max_rounds)
@@ -157,16 +158,6 @@ def _check_options(variant: str, cap_impact: bool | None, rtol: float, max_round
         raise ValueError(f"rtol={rtol!r} must be positive")
     if max_rounds < 1:
         raise ValueError(f"max_rounds={max_rounds!r} must be at least 1")
-
-
-def _impact(owed: Any, equity: Floats, *, capped: bool) -> Any:
-    """Impact of row i on column j: what i owes j over the equity of j."""
-    impact = owed.copy()
-    with np.errstate(over="ignore"):
-        impact.data = impact.data / equity[impact.indices]
-    # beyond this an impact is a default whatever reaches it, and sums stay finite
-    impact.data = np.minimum(impact.data, 1.0 if capped else 1e300)
-    return impact
 
 
 def _interbank_shares(owed: Any) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netcontagion.clearing import debtrank
+from netcontagion.clearing import debtrank, impact_matrix
 from netcontagion.ranking._agreement import agreement
 from netcontagion.ranking._attribution import amplifiers, loss_matrix, origins
 from netcontagion.ranking._balance_sheets import glasserman_young
@@ -12,7 +12,6 @@ from netcontagion.ranking._communicability import (
     communicability,
     impact_diffusion,
     impact_fluidity,
-    impact_matrix,
     impact_susceptibility,
 )
 from netcontagion.ranking._contagion_paths import contagion_paths

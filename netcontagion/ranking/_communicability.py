@@ -1,4 +1,4 @@
-"""Who can bring whom down, along chains: the matrix of impacts, its communicability, and what is read off it."""
+"""Who can bring whom down, along chains: the communicability of whole impacts, and what is read off it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion.clearing import Column, checked_nodes
+from netcontagion.clearing import checked_nodes, impact_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,45 +14,10 @@ if TYPE_CHECKING:
 
     from netcontagion.ranking._study import Floats
 
-__all__ = ["communicability", "impact_diffusion", "impact_fluidity", "impact_matrix", "impact_susceptibility"]
+__all__ = ["communicability", "impact_diffusion", "impact_fluidity", "impact_susceptibility"]
 
 WHOLE = 1.0 - 1e-12
 """Impact from which the failure of a node alone uses up the equity of another, up to rounding."""
-
-
-def impact_matrix(liabilities: Any, equity: ArrayLike, *, cap_impact: bool = True) -> Any:
-    """Return the impact of row i on column j: the share of its equity that j loses when i pays nothing.
-
-    ``W_ij = L_ij / equity_j``, at most 1 with ``cap_impact``.
-
-    Parameters
-    ----------
-    liabilities : array_like or sparse (n, n)
-        What row i owes column j, in money; not negative, nothing on the diagonal.
-    equity : array_like (n,)
-        Equity of each node, in money; more than 0.
-    cap_impact : bool, default True
-        Whether an impact is at most 1.
-
-    Returns
-    -------
-    csr_array (n, n)
-
-    Raises
-    ------
-    SchemaError
-        Listing everything that is wrong with the numbers.
-
-    Examples
-    --------
-    >>> from netcontagion.ranking import impact_matrix
-    >>> impact_matrix([[0, 5, 1], [0, 0, 3], [0, 0, 0]], [4, 2, 10]).toarray().tolist()
-    [[0.0, 1.0, 0.1], [0.0, 0.0, 0.3], [0.0, 0.0, 0.0]]
-    """
-    impact, _ = _impact(liabilities, equity)
-    if cap_impact:
-        impact.data = np.minimum(impact.data, 1.0)
-    return impact
 
 
 def communicability(liabilities: Any, equity: ArrayLike) -> Any:
@@ -88,8 +53,8 @@ def communicability(liabilities: Any, equity: ArrayLike) -> Any:
     >>> communicability([[0, 5, 0], [0, 0, 10], [0, 0, 0]], [4, 2, 10]).round(9).tolist()
     [[1.0, 1.0, 0.5], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
     """
-    impact, labels = _impact(liabilities, equity)
-    table = _exponential(_whole(impact))
+    links, labels = _links(liabilities, equity)
+    table = _communicability(links)
     if labels is None:
         return table
     import pandas as pd
@@ -130,8 +95,8 @@ def impact_susceptibility(liabilities: Any, equity: ArrayLike) -> Any:
     >>> impact_susceptibility([[0, 5, 0], [0, 0, 10], [0, 0, 0]], [4, 2, 10]).round(9).tolist()
     [0.0, 1.0, 1.5]
     """
-    impact, labels = _impact(liabilities, equity)
-    found = _susceptibility(_whole(impact))
+    links, labels = _links(liabilities, equity)
+    found = _susceptibility(links)
     if labels is None:
         return found
     import pandas as pd
@@ -165,8 +130,8 @@ def impact_fluidity(liabilities: Any, equity: ArrayLike) -> float:
     >>> impact_fluidity([[0, 5], [0, 0]], [4, 2])
     0.5
     """
-    impact, _ = _impact(liabilities, equity)
-    found = _susceptibility(_whole(impact))
+    links, _ = _links(liabilities, equity)
+    found = _susceptibility(links)
     return float(found.mean()) if len(found) else 0.0
 
 
@@ -205,39 +170,35 @@ def impact_diffusion(liabilities: Any, equity: ArrayLike) -> pd.DataFrame:
     """
     import pandas as pd
 
-    impact, labels = _impact(liabilities, equity)
-    links = _whole(impact)
-    everything, table = _exponential(links), np.zeros((len(links), 2))
-    for node in np.flatnonzero(links.any(axis=1)).tolist():
+    links, labels = _links(liabilities, equity)
+    reached = np.diff(links.indptr)
+    everything, table = _communicability(links), np.zeros((links.shape[0], 2))
+    for node in np.flatnonzero(reached).tolist():
         without = links.copy()
-        without[node] = 0.0
-        fell = (everything - _exponential(without)).sum(axis=1)
+        without.data[without.indptr[node] : without.indptr[node + 1]] = 0.0
+        fell = (everything - _communicability(without)).sum(axis=1)
         table[node] = fell[node], fell.sum() - fell[node]
-        table[node] /= links[node].sum()
+        table[node] /= reached[node]
     found = pd.DataFrame(table, columns=["start", "intermediate"], index=labels)
     return found.assign(total=found["start"] + found["intermediate"])
 
 
-def _impact(liabilities: Any, equity: ArrayLike) -> tuple[Any, Any]:
-    """Return uncapped impacts and the labels of the matrix."""
-    owed, found, labels = checked_nodes(liabilities, {"equity": Column(equity, least=0.0, open=True, dimensions=(1,))})
-    impact = owed.copy()
-    impact.data = impact.data / found["equity"][impact.indices]
-    return impact, labels
+def _links(liabilities: Any, equity: ArrayLike) -> tuple[Any, Any]:
+    """Return who alone can bring whom down, as a sparse matrix of 1s, and the labels of the matrix."""
+    links = impact_matrix(liabilities, equity)
+    links.data = (links.data >= WHOLE).astype(float)
+    links.eliminate_zeros()
+    _, _, labels = checked_nodes(liabilities, {})
+    return links, labels
 
 
-def _whole(impact: Any) -> Floats:
-    """Mark by 1 who alone can bring whom down."""
-    return np.asarray((impact.toarray() >= WHOLE).astype(float))
-
-
-def _exponential(links: Floats) -> Floats:
+def _communicability(links: Any) -> Floats:
     import scipy.linalg
 
-    return np.asarray(scipy.linalg.expm(links)) if len(links) else links
+    return np.asarray(scipy.linalg.expm(links.toarray())) if links.nnz else np.eye(links.shape[0])
 
 
-def _susceptibility(links: Floats) -> Floats:
-    direct, table = links.sum(axis=0), _exponential(links)
+def _susceptibility(links: Any) -> Floats:
+    direct, table = links.sum(axis=0), _communicability(links)
     reached = table.sum(axis=0) - table.diagonal()
     return np.asarray(np.divide(reached, direct, out=np.zeros(len(direct)), where=direct > 0))
