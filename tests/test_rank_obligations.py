@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
 
 import netcontagion as nc
 from netcontagion import clearing
 from netcontagion.clearing import debtrank, eisenberg_noe, greenwood_landier_thesmar, sensitivity
 from netcontagion.errors import SchemaError
 from netcontagion.ranking import (
+    _dense,
     _failures,
     communicability,
     contagion_index,
@@ -323,6 +325,54 @@ def test_impacts_are_the_first_step_of_debtrank(cap):
 def test_impacts_stay_finite():
     assert impact_matrix([[0, 1e200], [0, 0]], [1, 1e-200], cap_impact=False).max() == 1e300
     assert clearing.impact_matrix is impact_matrix
+
+
+def diffusion_twin(owed, equity):
+    """Take a dense exponential for every node that is cut off."""
+    links = (owed / equity >= 1).astype(float)
+    table = np.zeros((len(links), 2))
+    for node in np.flatnonzero(links.any(axis=1)):
+        without = links.copy()
+        without[node] = 0
+        fell = (scipy.linalg.expm(links) - scipy.linalg.expm(without)).sum(axis=1)
+        table[node] = np.array([fell[node], fell.sum() - fell[node]]) / links[node].sum()
+    return table
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_diffusion_takes_no_matrix_exponential(seed):
+    owed, equity, _ = random_debts(seed, nodes=30, density=0.1 * (1 + seed % 3))
+    expected = diffusion_twin(owed, equity + 0.1)
+    assert expected.any()
+    found = impact_diffusion(owed, equity + 0.1)
+    np.testing.assert_allclose(found[["start", "intermediate"]], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_what_takes_a_dense_matrix_says_how_many_nodes_it_allows(monkeypatch):
+    monkeypatch.setattr(_dense, "MOST_NODES", 2)
+    chain, equity = np.diag([5.0, 5.0], k=1), [4, 4, 4]
+    for call in (communicability, impact_susceptibility, impact_fluidity):
+        with pytest.raises(ValueError, match=r"communicability of 3 nodes.* allowed: 2 nodes; take the part"):
+            call(chain, equity)
+    with pytest.raises(ValueError, match=r"sinkrank of 3 nodes.* allowed: 2 nodes; take the part"):
+        sinkrank(chain)
+    assert impact_diffusion(chain, equity)["start"].round(9).tolist() == [1.5, 1.0, 0.0]
+    assert sinkrank(np.pad([[0, 1], [1, 0]], (0, 5))).tolist() == [1, 1, 0, 0, 0, 0, 0]
+    banks = nc.ExposureNetwork(
+        traders={"trader": [*"abc"]},
+        liabilities={"debtor": [*"ab"], "creditor": [*"bc"], "amount": [5.0, 5.0]},
+    )
+    with pytest.raises(nc.ContagionError, match="does not apply: sinkrank of 3 nodes"):
+        nc.rank(banks, "sinkrank")
+
+
+@pytest.mark.parametrize("nothing", [np.zeros((0, 0)), np.zeros((3, 3))])
+def test_without_links_chains_lead_nowhere(nothing):
+    equity = np.ones(len(nothing))
+    np.testing.assert_array_equal(communicability(nothing, equity), np.eye(len(nothing)))
+    assert impact_susceptibility(nothing, equity).tolist() == [0] * len(nothing)
+    assert impact_fluidity(nothing, equity) == 0
+    assert not impact_diffusion(nothing, equity).to_numpy().any()
 
 
 # defects found in other software ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netcontagion.clearing import checked_nodes, impact_matrix
+from netcontagion.ranking._dense import check_dense
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,8 @@ def communicability(liabilities: Any, equity: ArrayLike) -> Any:
     ------
     SchemaError
         Listing everything that is wrong with the numbers.
+    ValueError
+        More nodes than a dense matrix allows.
 
     References
     ----------
@@ -84,6 +87,8 @@ def impact_susceptibility(liabilities: Any, equity: ArrayLike) -> Any:
     ------
     SchemaError
         Listing everything that is wrong with the numbers.
+    ValueError
+        More nodes than a dense matrix allows.
 
     References
     ----------
@@ -123,6 +128,8 @@ def impact_fluidity(liabilities: Any, equity: ArrayLike) -> float:
     ------
     SchemaError
         Listing everything that is wrong with the numbers.
+    ValueError
+        More nodes than a dense matrix allows.
 
     Examples
     --------
@@ -172,11 +179,11 @@ def impact_diffusion(liabilities: Any, equity: ArrayLike) -> pd.DataFrame:
 
     links, labels = _links(liabilities, equity)
     reached = np.diff(links.indptr)
-    everything, table = _communicability(links), np.zeros((links.shape[0], 2))
+    everything, table = _row_sums(links), np.zeros((links.shape[0], 2))
     for node in np.flatnonzero(reached).tolist():
         without = links.copy()
         without.data[without.indptr[node] : without.indptr[node + 1]] = 0.0
-        fell = (everything - _communicability(without)).sum(axis=1)
+        fell = everything - _row_sums(without)
         table[node] = fell[node], fell.sum() - fell[node]
         table[node] /= reached[node]
     found = pd.DataFrame(table, columns=["start", "intermediate"], index=labels)
@@ -195,7 +202,16 @@ def _links(liabilities: Any, equity: ArrayLike) -> tuple[Any, Any]:
 def _communicability(links: Any) -> Floats:
     import scipy.linalg
 
+    check_dense("communicability", links.shape[0])
     return np.asarray(scipy.linalg.expm(links.toarray())) if links.nnz else np.eye(links.shape[0])
+
+
+def _row_sums(links: Any) -> Floats:
+    """Add communicability up over columns, without the matrix."""
+    from scipy.sparse.linalg import expm_multiply
+
+    ones = np.ones(links.shape[0])
+    return np.asarray(expm_multiply(links, ones)) if links.nnz else ones
 
 
 def _susceptibility(links: Any) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from netcontagion.clearing import checked_nodes
+from netcontagion.ranking._dense import check_dense
 from netcontagion.ranking._study import NotApplicable
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from netcontagion.ranking._study import Floats, Scores, Study
 
 __all__ = ["of_dues", "sinkrank"]
-
-MOST_NODES = 10_000  # 800 MB of a dense matrix
 
 
 def sinkrank(flows: Any) -> Any:
@@ -75,9 +74,8 @@ def _scores(paid: Any) -> Floats:
     """Score the one closed part of the network that money from everywhere comes to; all other nodes have 0."""
     size = paid.shape[0]
     found = np.zeros(size)
-    moved = np.flatnonzero((paid.sum(axis=0) > 0) | (paid.sum(axis=1) > 0))
-    if len(moved) > MOST_NODES:
-        raise ValueError(f"flows of {len(moved):,} nodes; allowed: {MOST_NODES:,}, as a dense matrix is inverted")
+    moved = _moved(paid)
+    check_dense("sinkrank", len(moved))
     part = paid[moved][:, moved].tocsr()
     closed = _closed(part)
     if closed.any():
@@ -85,6 +83,11 @@ def _scores(paid: Any) -> Floats:
         shares /= np.maximum(shares.sum(axis=1), np.finfo(float).tiny)[:, None]
         found[moved[closed]] = (len(moved) - 1) / _steps(shares, closed)
     return found
+
+
+def _moved(paid: Any) -> NDArray[np.intp]:
+    """List the nodes that pay or receive."""
+    return np.flatnonzero((paid.sum(axis=0) > 0) | (paid.sum(axis=1) > 0))
 
 
 def _closed(paid: Any) -> NDArray[np.bool_]:
@@ -115,9 +118,7 @@ def _steps(shares: Floats, closed: NDArray[np.bool_]) -> Floats:
 def of_dues(study: Study) -> Scores:
     """Score by SinkRank of what nodes owe each other after the shock."""
     owed = study.case.owed
-    moved = int(((owed.sum(axis=0) > 0) | (owed.sum(axis=1) > 0)).sum())
-    if moved > MOST_NODES:
-        raise NotApplicable(f"{moved:,} nodes owe or are owed; it inverts a dense matrix of at most {MOST_NODES:,}")
+    check_dense("sinkrank", len(_moved(owed)), NotApplicable)
     found = _scores(owed)
     if not found.any():
         raise NotApplicable("there is no node that money from everywhere comes to along what nodes owe each other")
