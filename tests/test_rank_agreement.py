@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 import netcontagion as nc
 from netcontagion.ranking import agreement, amplifiers, rank_ranges, reconstructions
@@ -73,7 +74,52 @@ def test_intervals_hold_the_true_correlation_as_often_as_they_say(rho):
 def test_the_exact_p_value_of_a_perfect_order():
     found = _correlated(np.arange(5.0), np.arange(5.0) ** 3, 0.9)
     assert found.kendall_p == pytest.approx(2 / math.factorial(5))
+    assert found.spearman_p == pytest.approx(2 / math.factorial(5))
     assert (found.spearman, found.spearman_low, found.spearman_high) == pytest.approx((1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "p_value"),
+    [
+        ([1, 2], [1, 2], 1.0),
+        ([1, 2, 3], [1, 2, 3], 2 / 6),
+        ([1, 2, 3], [3, 2, 1], 2 / 6),
+        ([1, 2, 3], [1, 3, 2], 1.0),  # rho 0.5: no order is nearer to 0
+        ([0, 0, 1], [0, 0, 1], 2 / 6),  # the last stays in its place in two orders
+        ([0, 0, 1], [0, 1, 0], 1.0),
+        (range(20), range(20), 2 / math.factorial(20)),
+    ],
+)
+def test_p_values_by_hand(one, other, p_value):
+    found = _correlated(np.array(one, dtype=float), np.array(other, dtype=float), 0.95)
+    assert found.spearman_p == pytest.approx(p_value, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 7, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_p_values_of_few_nodes_are_those_of_all_orders(size, ties):
+    rng = np.random.default_rng(size)
+    one, other = rng.integers(0, 3, (2, size)) if ties else rng.random((2, size))
+    one, other = np.append(one, 9.0)[-size:], np.append(other, 7.0)[-size:]  # never all the same
+    rank = scipy.stats.rankdata(other)
+
+    def rho(values, axis=-1):
+        ranks = scipy.stats.rankdata(values, axis=axis) - (size + 1) / 2
+        return np.abs(ranks @ (rank - rank.mean()))
+
+    expected = scipy.stats.permutation_test(
+        (one,), rho, permutation_type="pairings", alternative="greater", n_resamples=np.inf, vectorized=True
+    ).pvalue
+    found = _correlated(one, other, 0.95)
+    assert found.spearman_p == pytest.approx(expected, rel=1e-12)
+    if not ties:
+        assert found.spearman_p >= 2 / math.factorial(size)
+
+
+def test_p_values_of_more_nodes_are_those_of_student():
+    one, other = np.random.default_rng(3).random((2, 9))
+    expected = scipy.stats.spearmanr(one, other).pvalue
+    assert _correlated(one, other, 0.95).spearman_p == pytest.approx(expected, rel=1e-12)
 
 
 def test_what_says_nothing_is_not_a_number_and_few_nodes_say_little():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +32,7 @@ __all__ = ["agreement"]
 
 REALISED = ("lost", "caused")
 ROUNDING = 1e-12
+MOST_ORDERED = 8  # nodes of which all orders are counted: 40,320
 
 
 def agreement(
@@ -51,8 +54,8 @@ def agreement(
     both order alike less those that they order differently. Intervals are those of Fisher's z = artanh r, with
     :math:`\mathrm{var}\, z = (1 + \rho^2 / 2) / (n - 3)` for rho (Bonett and Wright 2000) and :math:`0.437 / (n - 4)`
     for tau (Fieller, Hartley and Pearson 1957). They take nodes for independent draws, which nodes of one network are
-    not quite, and hold best below 0.95 and with few ties. p-values are for no association: of rho by Student's t, of
-    tau exact for small n without ties, else by the normal.
+    not quite, and hold best below 0.95 and with few ties. p-values are for no association: of rho over all orders of up
+    to 8 nodes, then by Student's t, but at least 2 / n!; of tau exact for small n without ties, else by the normal.
 
     Parameters
     ----------
@@ -157,10 +160,25 @@ def _correlated(one: Floats, other: Floats, confidence: float) -> Agreement:
         return Agreement(size, *(math.nan,) * 8)
     rho, tau = spearmanr(one, other), kendalltau(one, other)
     first, second = float(rho.statistic), float(tau.statistic)
-    p_value = float(rho.pvalue) if size > 2 else 1.0
+    p_value = _share_of_orders(one, other) if size <= MOST_ORDERED else max(float(rho.pvalue), 2 / math.factorial(size))
     low, high = _interval(first, math.sqrt((1 + first**2 / 2) / max(size - 3, 1)), size, confidence)
     below, above = _interval(second, math.sqrt(0.437 / max(size - 4, 1)), size, confidence)
     return Agreement(size, first, low, high, p_value, second, below, above, float(tau.pvalue))
+
+
+def _share_of_orders(one: Floats, other: Floats) -> float:
+    """Share of all orders of the nodes in which ranks correlate as much as they do, either way."""
+    from scipy.stats import rankdata
+
+    first, second = (rankdata(values) - (len(values) + 1) / 2 for values in (one, other))
+    found = np.abs(second[_orders(len(one))] @ first)  # exact: multiples of 1 / 4
+    return float((found >= found[0]).mean())
+
+
+@functools.cache
+def _orders(size: int) -> NDArray[np.intp]:
+    """List all orders of some places, as they are first."""
+    return np.array(list(itertools.permutations(range(size))))
 
 
 def _interval(value: float, spread: float, size: int, confidence: float) -> tuple[float, float]:
