@@ -165,7 +165,8 @@ class Programme:
         whole = np.concatenate([np.zeros(count), np.ones(size + count + scenarios)])
         top = np.concatenate([np.tile(dues, scenarios), np.ones(size + count + scenarios)])
         limits = LinearConstraint(sp.vstack([row for row, _ in rows]), -np.inf, np.concatenate([to for _, to in rows]))
-        found = milp(cost, integrality=whole, bounds=Bounds(0.0, top), constraints=limits)
+        proven = {"mip_rel_gap": 0.0}
+        found = milp(cost, integrality=whole, bounds=Bounds(0.0, top), constraints=limits, options=proven)
         if not found.success:
             raise ContagionError(f"the fewest nodes to rescue were not found: {found.message}")
         return np.asarray(found.x[count : count + size] > 0.5)
