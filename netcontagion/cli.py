@@ -379,6 +379,8 @@ def _rank(arguments: argparse.Namespace) -> None:
     print(first.to_string(float_format="{:.4g}".format))
     for name, why in ranking.attrs["left_out"].items():
         print(f"  left out   {name}: {why}")
+    for name, why in ranking.attrs["all_zero"].items():
+        print(f"  all 0      {name}: {why}")
     if arguments.out is not None:
         _whole_file(arguments.out, ranking.to_csv)
         print(f"  written    {arguments.out} ({len(ranking):,} nodes)")

@@ -46,6 +46,12 @@ def test_what_was_left_out_is_said(tmp_path, capsys):
     assert "left out   overlap: no asset has a depth" in capsys.readouterr().out
 
 
+def test_scores_that_are_all_zero_are_said(tmp_path, capsys):
+    folder = nc.generators.ring(4, equity=0.8).save(tmp_path / "banks")
+    assert main(["rank", str(folder), "--by", "furfine"]) == 0
+    assert "all 0      furfine: nobody who has equity fails in the wake of another" in capsys.readouterr().out
+
+
 def test_settings_reach_the_ranking(calls):
     arguments = ["rank", "market", "--shock", "WETH=-0.3", "--depth", "0.5", "--jobs", "2"]
     assert main(arguments) == 0

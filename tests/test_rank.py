@@ -158,6 +158,20 @@ def test_the_default_set_leaves_out_what_does_not_apply_and_says_so(given):
     assert "it swings" in nc.rank(nc.generators.ring(4)).attrs["left_out"]["fake"]
 
 
+def test_scores_that_are_all_zero_say_why(given):
+    safe = nc.generators.ring(4, equity=0.8)
+    found = nc.rank(safe, ["furfine", "strength"])
+    assert not found["furfine"].any()
+    why = "nobody who has equity fails in the wake of another; contagion_index counts losses short of failure"
+    assert found.attrs["all_zero"] == {"furfine": why}
+    assert f"all 0: furfine ({why})" in repr(found)
+    assert "all 0: furfine" in found._repr_html_()
+    given("fake", {"trader": [0.0, np.nan, 0.0, 0.0]})
+    assert nc.rank(safe, "fake").attrs["all_zero"] == {"fake": "it tells no node from another"}
+    given("fake", {"trader": [np.nan] * 4})
+    assert nc.rank(safe, "fake").attrs["all_zero"] == {}
+
+
 # bad input ----------------------------------------------------------------------------------------------------------
 
 

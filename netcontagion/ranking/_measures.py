@@ -16,7 +16,8 @@ __all__ = ["MEASURES", "Measure", "measures"]
 class Measure(NamedTuple):
     """A measure by name; ``home`` is the module and function that scores a study, opened when first asked for.
 
-    ``ranked`` is False where scores are names of groups, which have no order.
+    ``ranked`` is False where scores are names of groups, which have no order; ``zero`` says what it means that all
+    scores are 0.
     """
 
     home: str
@@ -25,6 +26,7 @@ class Measure(NamedTuple):
     default: bool = False
     source: str = ""
     ranked: bool = True
+    zero: str = "it tells no node from another"
 
     def scores(self, study: Study) -> Scores:
         """Score every node of the kinds it knows; NotApplicable where the network lacks what it is about."""
@@ -101,6 +103,7 @@ MEASURES = {
         NODES,
         "equity of the other nodes that fail in the wake of the node, recovery 0, in money",
         source="Furfine (2003)",
+        zero="nobody who has equity fails in the wake of another; contagion_index counts losses short of failure",
     ),
     "contagion_index": Measure(
         "_failures:expected_loss",

@@ -53,8 +53,8 @@ def rank(
     pandas.DataFrame
         By node: ``kind`` (trader, exchange, asset, or others), ``size_share`` (what the node has, as a share of all
         nodes of its kind), and two columns for every measure: its scores, ``NaN`` where it does not score a kind, and
-        its ranks, ``<measure>_rank``. ``attrs["left_out"]`` says which default measures do not apply, and why; the
-        table prints it too.
+        its ranks, ``<measure>_rank``. ``attrs["left_out"]`` says which default measures do not apply, and why,
+        ``attrs["all_zero"]`` which are 0 for all nodes; the table prints both too.
 
     Raises
     ------
@@ -117,6 +117,9 @@ def ranked(
     table = pd.DataFrame(columns, index=_labels(study))
     table = Ranking(table.iloc[_order(table)])
     table.attrs["left_out"] = left_out
+    table.attrs["all_zero"] = {
+        name: chosen[name].zero for name, values in scores.items() if chosen[name].ranked and _all_zero(values)
+    }
     return table
 
 
@@ -159,6 +162,11 @@ def _scores_of(study: Study, measure: Measure) -> Scores:
 def _stacked(study: Study, scores: Scores) -> NDArray[np.float64]:
     """Line scores of some kinds up with all nodes; NaN where a measure does not score a kind."""
     return np.concatenate([scores.get(kind, np.full(study.size(kind), np.nan)) for kind in KINDS])
+
+
+def _all_zero(values: NDArray[np.float64]) -> bool:
+    scored = values[~np.isnan(values)]
+    return len(scored) > 0 and not scored.any()
 
 
 def _kinds(study: Study) -> NDArray[np.object_]:

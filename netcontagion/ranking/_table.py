@@ -1,4 +1,4 @@
-"""The table of a ranking: a DataFrame that also says which measures were left out, and why."""
+"""The table of a ranking: a DataFrame that also says which measures were left out or are all 0, and why."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["Ranking", "ranks_within"]
 
 
 class Ranking(pd.DataFrame):
-    """A table of nodes; ``attrs["left_out"]`` maps measures that do not apply to the reason. Parts of it are plain."""
+    """A table of nodes; ``attrs`` map measures ``left_out`` and ``all_zero`` to the reason. Parts of it are plain."""
 
     @property
-    def _left_out(self) -> list[str]:
-        return [f"left out: {name} ({why})" for name, why in self.attrs.get("left_out", {}).items()]
+    def _notes(self) -> list[str]:
+        said = {"left out": self.attrs.get("left_out", {}), "all 0": self.attrs.get("all_zero", {})}
+        return [f"{what}: {name} ({why})" for what, reasons in said.items() for name, why in reasons.items()]
 
     def __repr__(self) -> str:
-        return "\n".join([super().__repr__(), *self._left_out])
+        return "\n".join([super().__repr__(), *self._notes])
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{html.escape(line)}</p>" for line in self._left_out)
+        notes = "".join(f"<p>{html.escape(line)}</p>" for line in self._notes)
         return f"{super()._repr_html_()}{notes}"  # type: ignore[misc]
 
 
