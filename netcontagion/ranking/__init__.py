@@ -1,4 +1,23 @@
-"""Ranking: which nodes matter, and which buffer would have stopped it."""
+"""Ranking: which nodes matter, and which buffer would have stopped it.
+
+The table of nodes: ``_rank`` scores a ``_study`` by the measures that ``_measures`` lists and makes a ``_table``.
+
+Measures by loss, from ``_runs``: ``_defaults``, ``_taken_out``, ``_price_falls``, ``_shapley`` (over whom the shock
+``_hit``); from sales: ``_portfolios``; from who owes whom: ``_distress``, ``_failures``, ``_balance_sheets``,
+``_sinkrank``, ``_communicability``. They share ``_books`` and ``_dense``.
+
+Measures on the graph of ``_exposures``, in the table by ``_graph_measures``: ``_walks``, ``_paths`` and ``_structure``
+take any matrix that ``_given`` lets in.
+
+Attribution of one run: ``_passing`` is the graph of who causes whose losses, ``_attribution`` and ``_contagion_paths``
+read it.
+
+Buffers: ``_buffers`` puts together a ``_buffer_report`` of ``_tools`` by their ``_outcomes``: what they did
+(``_stocks``), what a unit saves (``_marginal``), how large they have to be (``_search``, ``_sizing``), where a budget
+goes (``_allocation``); ``_response`` runs the network for all of them.
+
+Agreement and uncertainty: ``_agreement`` of ranks with losses, ``_rank_ranges`` over scenarios and networks.
+"""
 
 from __future__ import annotations
 
