@@ -9,6 +9,7 @@ import numpy as np
 from netcontagion.clearing import Column, checked_nodes, eisenberg_noe, sensitivity
 from netcontagion.errors import ContagionError
 from netcontagion.ranking._books import of_one_class
+from netcontagion.ranking._given import labelled
 from netcontagion.ranking._study import NotApplicable
 
 if TYPE_CHECKING:
@@ -64,12 +65,7 @@ def glasserman_young(
     }
     owed, found, labels = checked_nodes(liabilities, columns)
     outside = found["external_assets"]
-    index = _index(owed, outside, found.get("external_liabilities", np.zeros(len(outside))))
-    if labels is None:
-        return index
-    import pandas as pd
-
-    return pd.Series(index, index=labels)
+    return labelled(_index(owed, outside, found.get("external_liabilities", np.zeros(len(outside)))), labels)
 
 
 def _index(owed: Any, assets: Floats, external: Floats) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 
 from netcontagion.clearing import checked_nodes, impact_matrix
 from netcontagion.ranking._dense import check_dense
+from netcontagion.ranking._given import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,12 +58,7 @@ def communicability(liabilities: Any, equity: ArrayLike) -> Any:
     [[1.0, 1.0, 0.5], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
     """
     links, labels = _links(liabilities, equity)
-    table = _communicability(links)
-    if labels is None:
-        return table
-    import pandas as pd
-
-    return pd.DataFrame(table, index=labels, columns=labels)
+    return labelled(_communicability(links), labels)
 
 
 def impact_susceptibility(liabilities: Any, equity: ArrayLike) -> Any:
@@ -101,12 +97,7 @@ def impact_susceptibility(liabilities: Any, equity: ArrayLike) -> Any:
     [0.0, 1.0, 1.5]
     """
     links, labels = _links(liabilities, equity)
-    found = _susceptibility(links)
-    if labels is None:
-        return found
-    import pandas as pd
-
-    return pd.Series(found, index=labels)
+    return labelled(_susceptibility(links), labels)
 
 
 def impact_fluidity(liabilities: Any, equity: ArrayLike) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from netcontagion.clearing import Column, checked_nodes, per_node, threshold
 from netcontagion.ranking._books import NOISE, blocks, of_one_class
+from netcontagion.ranking._given import labelled
 from netcontagion.ranking._study import NotApplicable
 
 if TYPE_CHECKING:
@@ -88,11 +89,7 @@ def contagion_index(
     index = np.zeros(len(buffer))
     for weight, first in zip(weights, scenarios.T, strict=True):
         index += weight * _lost_by_others(owed, buffer, first, lost)
-    if labels is None:
-        return index
-    import pandas as pd
-
-    return pd.Series(index, index=labels)
+    return labelled(index, labels)
 
 
 def _shares(given: ArrayLike | None, count: int) -> Floats:

@@ -1,4 +1,4 @@
-"""What the caller of a measure on arrays gives: a matrix of weights, read once or refused with everything wrong."""
+"""What the caller of a measure on arrays gives and gets: weights, read once or refused, and scores with labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["links_of", "per_node", "weights_of"]
+__all__ = ["labelled", "links_of", "per_node", "weights_of"]
 
 SHOWN = 25
 
@@ -84,6 +84,15 @@ def per_node(name: str, given: ArrayLike, size: int) -> Floats:
     if problems:
         raise SchemaError(problems)
     return numbers
+
+
+def labelled(values: Floats, labels: Any) -> Any:
+    """Put labels on numbers by node, or by pair of nodes, where there are any."""
+    if labels is None:
+        return values
+    import pandas as pd
+
+    return pd.Series(values, labels) if values.ndim == 1 else pd.DataFrame(values, labels, labels)
 
 
 def links_of(matrix: csr_array) -> csr_array:

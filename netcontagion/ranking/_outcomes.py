@@ -11,6 +11,7 @@ import numpy as np
 
 from netcontagion.errors import UnknownLabelError
 from netcontagion.margining import CascadeResult
+from netcontagion.scenarios import OUTPUTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,23 +36,7 @@ __all__ = [
 LOSS = "spillover"
 LIQUIDATORS = "liquidator_loss"
 LOSSES = ("loss", "direct", "contagion")
-OF_NODES = (*LOSSES, "defaults")
 COUNTS = ("defaults", "rounds", "called", "liquidated")
-_FIGURES = {
-    "cascade": (
-        "called",
-        "liquidated",
-        "sold",
-        "bad_debt",
-        "insurance_fund_used",
-        "equity_used",
-        "socialised",
-        "uncovered",
-        "rounds",
-        LIQUIDATORS,
-    ),
-    "clear": ("shortfall", "rounds"),
-}
 OTHERS_BEAR = (
     "socialised",
     "minted",
@@ -68,7 +53,7 @@ LEFT_SHORT = ("frozen", "uncovered", "withdrawal_haircut_used", "default_used", 
 
 def known_outcomes(kind: str) -> tuple[str, ...]:
     """Names of outcomes of a run, "cascade" or "clear"."""
-    return (LOSS, *OF_NODES, *_FIGURES[kind])
+    return (LOSS, *OUTPUTS[kind], *([LIQUIDATORS] if kind == "cascade" else []))
 
 
 def spillover(result: CascadeResult | ClearingResult) -> float:
@@ -95,7 +80,7 @@ class Figure:
             return max(float(result.losses.iloc[:, -3].sum()), 0.0)
         if self.name == "defaults":
             return float(np.asarray(result.defaulted).sum())
-        if self.name in OF_NODES:
+        if self.name in LOSSES:
             table = result.loss
             return float(table.to_numpy().sum() if self.name == "loss" else table[self.name].sum())
         return float(result.figures[self.name])

@@ -9,6 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from netcontagion.clearing import checked_nodes
 from netcontagion.ranking._dense import check_dense
+from netcontagion.ranking._given import labelled
 from netcontagion.ranking._study import NotApplicable
 
 if TYPE_CHECKING:
@@ -62,12 +63,7 @@ def sinkrank(flows: Any) -> Any:
     [1.0, 0.176471, 0.176471, 0.176471]
     """
     paid, _, labels = checked_nodes(flows, {})
-    found = _scores(paid)
-    if labels is None:
-        return found
-    import pandas as pd
-
-    return pd.Series(found, index=labels)
+    return labelled(_scores(paid), labels)
 
 
 def _scores(paid: Any) -> Floats:

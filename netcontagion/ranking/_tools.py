@@ -131,9 +131,7 @@ def _fund(net: ExposureNetwork) -> Floats:
 
 
 def _put_fund(net: ExposureNetwork, places: Places, sizes: Floats) -> ExposureNetwork:
-    units = np.array(net.columns("exchanges")["insurance_fund"])
-    units[places] = sizes / fund_price(net)[places]
-    return with_amounts(net, "exchanges", "insurance_fund", units)
+    return _put_amounts(net, "exchanges", "insurance_fund", places, sizes / fund_price(net)[places])
 
 
 def _equity(net: ExposureNetwork) -> Floats:
@@ -141,9 +139,13 @@ def _equity(net: ExposureNetwork) -> Floats:
 
 
 def _put_equity(net: ExposureNetwork, places: Places, sizes: Floats) -> ExposureNetwork:
-    equity = np.array(net.columns("exchanges")["equity"])
-    equity[places] = sizes
-    return with_amounts(net, "exchanges", "equity", equity)
+    return _put_amounts(net, "exchanges", "equity", places, sizes)
+
+
+def _put_amounts(net: ExposureNetwork, table: str, column: str, places: Places, amounts: Floats) -> ExposureNetwork:
+    values = np.array(net.columns(table)[column])
+    values[places] = amounts
+    return with_amounts(net, table, column, values)
 
 
 # margin of traders ----------------------------------------------------------------------------------------------------
@@ -176,9 +178,7 @@ def _margin(net: ExposureNetwork) -> Floats:
 
 def _put_margin(net: ExposureNetwork, places: Places, sizes: Floats) -> ExposureNetwork:
     if not len(net.labels("accounts")):
-        external = np.array(net.columns("traders")["external_assets"])
-        external[places] = sizes
-        return with_amounts(net, "traders", "external_assets", external)
+        return _put_amounts(net, "traders", "external_assets", places, sizes)
     held, factor = _margin(net), np.ones(len(net.labels("traders")))
     factor[places] = sizes / held[places]
     rows, trader, _ = margin_rows(net)

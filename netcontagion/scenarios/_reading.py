@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Outputs = Mapping[str, Callable[[Any], float]] | tuple[str, ...] | None
 
-__all__ = ["CASCADE", "CLEAR", "OF_NODES", "Read", "check_outputs", "read"]
+__all__ = ["OF_NODES", "OUTPUTS", "Read", "check_outputs", "read"]
 
 OF_NODES = ("loss", "direct", "contagion", "defaults")  # sums over nodes
 CASCADE = (
@@ -31,7 +31,8 @@ CASCADE = (
     "socialised",
     "uncovered",
 )
-CLEAR = ("rounds", "shortfall")
+OUTPUTS = {"cascade": (*OF_NODES, *CASCADE), "clear": (*OF_NODES, "rounds", "shortfall")}
+"""Outputs of a sweep that have a name, by kind of run."""
 RAN = "RAN"  # status of what has none of its own
 
 
@@ -56,7 +57,7 @@ def check_outputs(outputs: Any, kind: str) -> Outputs:
     if isinstance(outputs, str) or not isinstance(outputs, Iterable):
         raise TypeError(f"outputs is {outputs!r}; give a collection of names, or functions of a result by name")
     names = tuple(outputs)
-    known = {"cascade": (*OF_NODES, *CASCADE), "clear": (*OF_NODES, *CLEAR)}.get(kind)
+    known = OUTPUTS.get(kind)
     for name in names:
         if not isinstance(name, str) or (known is not None and name not in known):
             raise UnknownLabelError(name, known or (), "output")
