@@ -185,8 +185,9 @@ def eigenvector(matrix: Any, *, rtol: float = 1e-10, max_rounds: int = 10_000, s
 
     Notes
     -----
-    Of a graph in several parts only those with the largest eigenvalue score above 0; where several parts have it, each
-    has the share that equal scores of all nodes have in it, so that copies of a part score alike.
+    Of a graph in several parts only those with the largest eigenvalue score above 0, up to what ``rtol`` leaves of the
+    others; where several parts have it, each has the share that equal scores of all nodes have in it, so that copies of
+    a part score alike.
 
     References
     ----------
