@@ -43,13 +43,19 @@ class Estate:
     account_equity: NDArray[np.float64]
 
 
-def estate_of(net: ExposureNetwork, shock: Shock, calm: Estate | None = None) -> Estate:
+def estate_of(
+    net: ExposureNetwork, shock: Shock, calm: Estate | None = None, owned_calm: Owned | None = None
+) -> Estate:
     """Value every node right after a shock, before anybody acts.
 
-    ``calm`` is the estate without one: what a shock that moves no price leaves as it is is taken from there.
+    ``calm`` is the estate without one, and ``owned_calm`` what traders own in it: what a shock that moves no price
+    leaves as it is is taken from there.
     """
     factor = shock.price_factors(net)
-    owned = _owned(net, shock, net.columns("assets")["price"] * factor)
+    before = owned_calm
+    if before is None or shock.moves:
+        before = Owned.of(net, net.columns("assets")["price"] * factor)
+    owned = _left(net, shock, before)
     if calm is not None and not shock.moves:
         return Estate(np.concatenate([owned, calm.assets[len(owned) :]]), calm.account_equity)
     equity = net.book.equity(factor[net.book.market_asset]) + net.columns("accounts")["default_fund"]
@@ -89,11 +95,13 @@ class Owned(NamedTuple):
         return cls(*(group_sum(table["trader"], table["units"] * price[table["asset"]], size) for table in tables))
 
 
-def _owned(net: ExposureNetwork, shock: Shock, price: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Add up external assets, wallets and holdings of traders."""
-    owned = Owned.of(net, price)
-    owned.wallets[shock.failing(net)] = 0.0
-    return shock.external_assets(net) + owned.wallets + owned.holdings
+def _left(net: ExposureNetwork, shock: Shock, owned: Owned) -> NDArray[np.float64]:
+    """Add up external assets, wallets and holdings of traders after a shock."""
+    wallets = owned.wallets
+    if shock.defaults:
+        wallets = wallets.copy()
+        wallets[shock.failing(net)] = 0.0
+    return shock.external_assets(net) + wallets + owned.holdings
 
 
 def _resources(net: ExposureNetwork, factor: NDArray[np.float64]) -> NDArray[np.float64]:

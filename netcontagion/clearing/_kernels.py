@@ -20,6 +20,7 @@ from netcontagion._compile import kernel
 
 __all__ = [
     "DOUBTFUL",
+    "MANY",
     "REFRESH",
     "SETTLED",
     "SPENT",
@@ -31,8 +32,9 @@ REFRESH = 16
 EPS = 2.220446049250313e-16
 STRIP = 64  # nodes looked at together for some that lack something
 FEW = 50  # a frontier of less than 1 / FEW of the nodes is visited by itself, else all nodes in turn
-# bounds as near as asked for, or as rounding allows; edges, rounds used up; near, but maybe no value reaches somebody
-SETTLED, SPENT, STOPPED, DOUBTFUL = 0, 1, 2, 3
+# bounds as near as asked for, or as rounding allows; edges, rounds used up; near, but maybe no value reaches somebody;
+# not begun, as many fail at once
+SETTLED, SPENT, STOPPED, DOUBTFUL, MANY = 0, 1, 2, 3, 4
 NARROWINGS = 6
 VISITS = 8  # a push takes of each edge of those who fail at once, if they are many: without a budget it is not begun
 
@@ -150,67 +152,81 @@ def find_frontier(due: Any, short: Any, slack: Any, frontier: Any, queued: Any) 
 
 
 @kernel
+def sweep(
+    indptr: Any, indices: Any, data: Any, due: Any, income: Any, limits: Any, short: Any, slack: Any, frontier: Any,
+    queued: Any, tol: float, must: bool, rounds: int, budget: float,
+) -> tuple[int, float, int]:  # fmt: skip
+    """Visit all nodes in turn until nobody who owes inside has to pay less.
+
+    Returns rounds, edges visited, and how many of them in the last round.
+    """
+    taken, edges, count = 0, 0.0, 1
+    while count > 0 and taken < rounds and edges <= budget:
+        taken, count = taken + 1, 0
+        for i in range(len(due)):
+            less = less_to_pay(due, income, limits, short, slack, tol, must, i)
+            if less > 0.0:
+                short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
+                spread(indptr, indices, data, due, slack, i, less)
+                count += indptr[i + 1] - indptr[i]
+        edges += count
+        if taken % REFRESH == 0 and count > 0:
+            slack_of(indptr, indices, data, due, income, limits, short, slack, frontier, queued)
+            queued[:] = False
+    return taken, edges, count
+
+
+@kernel
 def push(
     indptr: Any, indices: Any, data: Any, due: Any, income: Any, limits: Any, short: Any, slack: Any,
-    frontier: Any, queued: Any, count: int, waiting: Any, waits: int, tol: float, must: bool, rounds: int,
+    frontier: Any, queued: Any, count: int, many: bool, waiting: Any, waits: int, tol: float, must: bool, rounds: int,
     budget: float,
 ) -> tuple[int, float, int, int, bool]:  # fmt: skip
     """Push shortfalls until nobody has to pay less.
 
-    ``frontier`` lists those to visit where they are few, and when the push ends; ``waiting`` those visited that need
-    not pay less, or paid less already. Returns rounds, edges visited, how many are still to visit, how many wait, and
-    whether ``waiting`` is no longer complete.
+    ``frontier`` lists those to visit while they are few; once they are ``many``, all nodes are swept. ``waiting`` lists
+    those visited that need not pay less, or paid less already. Returns rounds, edges visited, how many are still to
+    visit, how many wait, and whether ``waiting`` is no longer complete.
     """
     size, taken, edges, swept = len(due), 0, 0.0, False
-    while count > 0 and taken < rounds and edges <= budget:
+    while not many and 0 < FEW * count <= size and taken < rounds and edges <= budget:
         taken += 1
-        if FEW * count <= size:
-            visit = np.sort(frontier[:count])
-            for i in visit:
-                queued[i] = False
-            count = 0
-            for i in visit:
-                if waits < len(waiting):
-                    waiting[waits] = i
-                    waits += 1
-                else:
-                    swept = True
-                less = less_to_pay(due, income, limits, short, slack, tol, must, i)
-                if less > 0.0:
-                    short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
-                    slack[i] += less
-                    part = less / due[i]
-                    edges += indptr[i + 1] - indptr[i]
-                    for edge in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
-                        k = np.uintp(indices[edge])
-                        left = slack[k] - data[edge] * part
-                        slack[k] = left
-                        if left < 0.0 and not queued[k]:
-                            queued[k] = True
-                            frontier[count] = k
-                            count += 1
-        else:
-            swept, count = True, 0
-            queued[:] = False
-            for i in range(size):
-                less = less_to_pay(due, income, limits, short, slack, tol, must, i)
-                if less > 0.0:
-                    short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
-                    spread(indptr, indices, data, due, slack, i, less)
-                    edges += indptr[i + 1] - indptr[i]
-                    count += 1
-            if FEW * count <= size or taken >= rounds or edges > budget:
-                count = 0
-                for i in range(size):
-                    if less_to_pay(due, income, limits, short, slack, tol, must, i) > 0.0:
-                        queued[i] = True
-                        frontier[count] = i
+        visit = np.sort(frontier[:count])
+        for i in visit:
+            queued[i] = False
+        count = 0
+        for i in visit:
+            if waits < len(waiting):
+                waiting[waits] = i
+                waits += 1
+            else:
+                swept = True
+            less = less_to_pay(due, income, limits, short, slack, tol, must, i)
+            if less > 0.0:
+                short[i] = due[i] if less >= due[i] - short[i] else short[i] + less
+                slack[i] += less
+                part = less / due[i]
+                edges += indptr[i + 1] - indptr[i]
+                for edge in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
+                    k = np.uintp(indices[edge])
+                    left = slack[k] - data[edge] * part
+                    slack[k] = left
+                    if left < 0.0 and not queued[k]:
+                        queued[k] = True
+                        frontier[count] = k
                         count += 1
         if taken % REFRESH == 0:
             swept = True
             count = slack_of(indptr, indices, data, due, income, limits, short, slack, frontier, queued)
     for place in range(count):
         queued[frontier[place]] = False
+    if (many or FEW * count > size) and taken < rounds and edges <= budget:
+        swept = True
+        more, visited, count = sweep(
+            indptr, indices, data, due, income, limits, short, slack, frontier, queued, tol, must, rounds - taken,
+            budget - edges,
+        )  # fmt: skip
+        taken, edges = taken + more, edges + visited
     return taken, edges, count, waits, swept
 
 
@@ -227,25 +243,20 @@ def count_edges(indptr: Any, nodes: Any, count: int) -> int:
 def bracket(
     indptr: Any, indices: Any, data: Any, due: Any, income: Any, limits: Any,
     low: Any, near: Any, high: Any, slack: Any, frontier: Any, queued: Any, waiting: Any,
-    count: int, rtol: float, max_rounds: int, budget: float,
+    count: int, many: bool, rtol: float, max_rounds: int, budget: float,
 ) -> tuple[int, int, float, int]:  # fmt: skip
     """Enclose the least shortfalls: ``low`` starts at 0 and stays below them, ``high`` ends above them.
 
     ``low`` grows only by what every solution lacks; ``near`` is one step nearer, without the margins of ``low``.
     ``high`` goes on until everybody can pay what it says, rounding included: then it is a lower bound of payments that
-    clear. Where so many fail at once that ``budget`` will not do, nothing is tried. ``slack`` is that of full payment,
-    ``frontier`` lists the ``count`` nodes that have none. Returns how it ended, rounds, the width, and how many of
-    ``waiting`` are all that was touched (-1: perhaps everybody).
+    clear. ``slack`` is that of full payment, ``frontier`` lists the ``count`` nodes that have none. Returns how it
+    ended, rounds, the width, and how many of ``waiting`` are all that was touched (-1: perhaps everybody).
     """
     size, tol, rounds, before, width, touched = len(due), rtol / 8.0, 0, np.inf, np.inf, 0
-    if FEW * count > size and count_edges(indptr, frontier, count) > budget / VISITS:
-        for place in range(count):
-            queued[frontier[place]] = False
-        return SPENT, rounds, width, touched
     for narrowing in range(NARROWINGS):
         taken, edges, count, waits, swept = push(
-            indptr, indices, data, due, income, limits, low, slack, frontier, queued, count, waiting, 0, tol,
-            True, max_rounds - rounds, budget,
+            indptr, indices, data, due, income, limits, low, slack, frontier, queued, count, many, waiting, 0,
+            tol, True, max_rounds - rounds, budget,
         )  # fmt: skip
         rounds += taken
         budget -= edges
@@ -269,8 +280,8 @@ def bracket(
                     frontier[count] = i
                     count += 1
         taken, edges, count, waits, swept = push(
-            indptr, indices, data, due, income, limits, high, slack, frontier, queued, count, waiting, waits,
-            tol, False, max(max_rounds - rounds, REFRESH), budget,
+            indptr, indices, data, due, income, limits, high, slack, frontier, queued, count, many, waiting,
+            waits, tol, False, max(max_rounds - rounds, REFRESH), budget,
         )  # fmt: skip
         rounds += taken
         budget -= edges
@@ -292,25 +303,26 @@ def bracket(
 @kernel
 def push_scenarios(
     indptr: Any, indices: Any, data: Any, due: Any, incomes: Any, begins: Any, changed: Any, amounts: Any, limits: Any,
-    rtol: float, max_rounds: int, budget: float, codes: Any, rounds: Any, widths: Any, work: Any, lists: Any,
-    queued: Any,
+    rtol: float, max_rounds: int, budget: float, chosen: Any, defer: bool, codes: Any, rounds: Any, widths: Any,
+    work: Any, lists: Any, queued: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
-    """Enclose the shortfalls of scenarios; return those that may be above 0.
+    """Enclose the shortfalls of the ``chosen`` scenarios; return those that may be above 0.
 
     Scenarios are rows of ``incomes``, or changes of the only row, which begin where ``begins`` says. Returns, scenario
-    after scenario, nodes and their shortfalls (lower bound, nearest, upper bound), and where each scenario begins. What
-    a scenario that did not settle returns is a lower bound in all three. ``work`` (4, n) is 0 but for the first row,
-    ``queued`` false, and so they end.
+    after scenario, nodes and their shortfalls (3, ...: lower bound, nearest, upper bound), and where each scenario
+    begins. What a scenario that did not settle returns is a lower bound in all three. Where so many fail at once that
+    ``budget`` will not do, nothing is tried; with ``defer`` neither where many do: their number stands for the rounds.
+    ``work`` (4, n) is 0 but for the first row, ``queued`` false, and so they end.
     """
-    size, scenarios, together = len(due), len(codes), len(begins) > 0
-    nodes, shorts, ends = np.empty(1024, np.int32), np.empty((1024, 3)), np.zeros(scenarios + 1, np.int64)
+    size, together, filled = len(due), len(begins) > 0, 0
+    nodes, shorts, ends = np.empty(1024, np.int32), np.empty((3, 1024)), np.zeros(len(chosen) + 1, np.int64)
     slack, low, near, high = work[0], work[1], work[2], work[3]
     frontier, waiting = lists[0], lists[1]
-    filled = 0
-    income = incomes[0].copy() if together else incomes[0]
+    income = incomes[0].copy() if together else incomes[chosen[0]]
     count, poor, fewest = open_slack(due, income, limits, slack, frontier, queued)
     opening, base = slack[: size if together else 0].copy(), frontier[:count].copy()
-    for scenario in range(scenarios):
+    for turn in range(len(chosen)):
+        scenario = chosen[turn]
         first, last = (begins[scenario], begins[scenario + 1]) if together else (0, 0)
         if together:
             for i in base:
@@ -320,29 +332,36 @@ def push_scenarios(
                 fewest,
             )  # fmt: skip
         else:
-            if scenario > 0:
+            if turn > 0:
                 income = incomes[scenario]
                 count, poor, fewest = open_slack(due, income, limits, slack, frontier, queued)
             without, least = poor, fewest
-        code, rounds[scenario], widths[scenario], touched = bracket(
-            indptr, indices, data, due, income, limits, low, near, high, slack, frontier, queued, waiting, count, rtol,
-            max_rounds, budget,
-        )  # fmt: skip
+        many, touched = FEW * count > size, 0
+        hopeless = many and count_edges(indptr, frontier, count) > budget / VISITS
+        if hopeless or (many and defer):
+            code, rounds[scenario], widths[scenario] = (SPENT, 0, np.inf) if hopeless else (MANY, count, np.inf)
+            for place in range(count):
+                queued[frontier[place]] = False
+        else:
+            code, rounds[scenario], widths[scenario], touched = bracket(
+                indptr, indices, data, due, income, limits, low, near, high, slack, frontier, queued, waiting, count,
+                many, rtol, max_rounds, budget,
+            )  # fmt: skip
         codes[scenario] = DOUBTFUL if code == SETTLED and least < without else code
         visited = np.arange(size) if touched < 0 else np.sort(waiting[:touched])
         if filled + len(visited) > len(nodes):
             room = 2 * (filled + len(visited))
             nodes = np.append(nodes[:filled], np.empty(room - filled, np.int32))
-            shorts = np.append(shorts[:filled], np.empty((room - filled, 3)), axis=0)
+            shorts = np.append(shorts[:, :filled], np.empty((3, room - filled)), axis=1)
         for i in visited:
             if high[i] > 0.0 or near[i] > 0.0 or low[i] > 0.0:
-                nodes[filled], shorts[filled, 0] = i, low[i]
-                shorts[filled, 1], shorts[filled, 2] = (near[i], high[i]) if code == SETTLED else (low[i], low[i])
+                nodes[filled], shorts[0, filled] = i, low[i]
+                shorts[1, filled], shorts[2, filled] = (near[i], high[i]) if code == SETTLED else (low[i], low[i])
                 filled += 1
                 if together and touched >= 0:
                     restore(indptr, indices, slack, opening, int(i))
             low[i], near[i], high[i], queued[i] = 0.0, 0.0, 0.0, False
-        ends[scenario + 1] = filled
+        ends[turn + 1] = filled
         if together:
             if touched < 0:
                 slack[:] = opening
@@ -351,7 +370,7 @@ def push_scenarios(
                 income[i], slack[i] = incomes[0, i], opening[i]
     for i in base:
         queued[i] = False
-    return nodes[:filled].copy(), shorts[:filled].copy(), ends
+    return nodes[:filled].copy(), shorts[:, :filled].copy(), ends
 
 
 @kernel

@@ -29,13 +29,13 @@ def pushed(system: System, rtol: float, max_rounds: int, budget: float = np.inf)
     code, rounds, width = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(1)
     assets = ScenarioAssets(system.income[None], NO_CHANGES, 1)
     nodes, short, _ = push_scenarios(
-        *graph_of(system), system.due, *assets.block(0, 1), system.limits, rtol, max_rounds, budget,
-        code, rounds, width, *workspace(len(system.due)),
+        *graph_of(system), system.due, assets.rows, *assets.changes, system.limits, rtol, max_rounds, budget,
+        np.zeros(1, dtype=np.int64), False, code, rounds, width, *workspace(len(system.due)),
     )  # fmt: skip
     if code[0] not in (SETTLED, STOPPED, DOUBTFUL):
         return None
     low, near, high = np.zeros((3, len(system.due)))
-    low[nodes], near[nodes], high[nodes] = short.T
+    low[nodes], near[nodes], high[nodes] = short
     status = Status.SETTLED
     if code[0] == STOPPED:
         high, status = system.due, Status.MAX_ROUNDS

@@ -44,7 +44,7 @@ class ScenarioAssets:
         self.rows, self.changes, self.count = rows, changes, count
 
     def block(self, first: int, last: int) -> tuple[Floats, Any, Any, Floats]:
-        """Return what a push takes: rows, and the changes to the only row, for some scenarios."""
+        """Return rows, and the changes to the only row, for some scenarios."""
         begins, nodes, amounts = self.changes
         return (self.rows if len(begins) else self.rows[first:last], begins[first : last + 1], nodes, amounts)
 

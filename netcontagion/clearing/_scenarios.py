@@ -6,6 +6,8 @@ Memory grows with the number of defaults in all scenarios; what is dense is made
 from __future__ import annotations
 
 import functools
+import itertools
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +15,8 @@ import scipy.sparse
 
 from netcontagion._compile import in_threads
 from netcontagion.clearing._extremes import alive_nodes
-from netcontagion.clearing._kernels import DOUBTFUL, SETTLED, SPENT, STOPPED, push_scenarios
+from netcontagion.clearing._kernels import DOUBTFUL, MANY, SETTLED, SPENT, STOPPED, push_scenarios
+from netcontagion.clearing._lanes import LANES, lane_space, push_lanes
 from netcontagion.clearing._push import workspace
 from netcontagion.clearing._shares import share_paid
 
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     from netcontagion.clearing._solvers import Solved
     from netcontagion.clearing._system import Bools, Floats, Prepared
 
+    Indices = NDArray[np.int64]
+
 __all__ = ["Batch", "ShortfallValues", "push_batch"]
 
 
 BLOCK = 64  # scenarios a processor takes at a time
+FEWEST = 5  # scenarios that are worth lanes
 
 
 class Batch(NamedTuple):
@@ -49,37 +55,77 @@ class Short(NamedTuple):
 
 
 def push_batch(prepared: Prepared, assets: ScenarioAssets, rtol: float, max_rounds: int, budget: float) -> Batch:
-    """Push every scenario, external debt pari passu; settled are those in which value reaches all who owe."""
-    size, scenarios = prepared.owed.shape[0], assets.count
+    """Push every scenario, external debt pari passu; settled are those in which value reaches all who owe.
+
+    Those in which many fail at once are pushed side by side, with others in which about as many do.
+    """
+    scenarios = assets.count
     codes, rounds, width = np.full(scenarios, -1), np.zeros(scenarios, dtype=np.int64), np.zeros(scenarios)
-    owed, due, limits = prepared.owed, prepared.dues, prepared.limits
+    graph = prepared.owed.indptr, prepared.owed.indices, prepared.owed.data, prepared.dues
+    limited, found = (prepared.limits, rtol, max_rounds, budget), (codes, rounds, width)
+    spaces: deque[Any] = deque()
 
-    def work(first: int, last: int) -> tuple[Any, Any, Any]:
-        try:
-            space = prepared.spaces.pop()
-        except IndexError:
-            space = workspace(size)
-        found: tuple[Any, Any, Any] = push_scenarios(
-            owed.indptr, owed.indices, owed.data, due, *assets.block(first, last), limits, rtol, max_rounds, budget,
-            codes[first:last], rounds[first:last], width[first:last], *space,
-        )  # fmt: skip
+    def push(chosen: Indices, defer: bool) -> _Part:
+        space = _taken(prepared.spaces) or workspace(len(prepared.dues))
+        part = push_scenarios(*graph, assets.rows, *assets.changes, *limited, chosen, defer, *found, *space)
         prepared.spaces.append(space)
-        return found
+        return _Part(chosen, *part)
 
-    parts = in_threads(work, [(first, min(first + BLOCK, scenarios)) for first in range(0, scenarios, BLOCK)])
-    nodes, values = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
-    counts = np.concatenate([np.diff(part[2]) for part in parts])
-    begins = np.concatenate([[0], np.cumsum(counts)])
-    short = Short(*(_columns(values[:, kind].copy(), nodes, begins, size) for kind in range(3)))
+    def side_by_side(chosen: Indices) -> _Part:
+        (space,) = _taken(spaces) or (lane_space(len(prepared.dues)),)
+        told = tuple(one[chosen] for one in found)
+        part = push_lanes(*graph, np.stack([assets.of(one) for one in chosen.tolist()]), *limited, *told, space)
+        for all_, here in zip(found, told, strict=True):
+            all_[chosen] = here
+        spaces.append((space,))
+        return _Part(chosen, *part)
+
+    defer = scenarios >= FEWEST
+    parts = in_threads(push, [(chosen, defer) for chosen in _cut(np.arange(scenarios), BLOCK)])
+    many = np.flatnonzero(codes == MANY)
+    alike = _cut(many[np.argsort(-rounds[many], kind="stable")], LANES)
+    parts += in_threads(side_by_side, [(chosen,) for chosen in alike if len(chosen) >= FEWEST])
+    parts += in_threads(push, [(chosen, False) for chosen in _cut(np.flatnonzero(codes == MANY), LANES)])
     near = width <= rtol
     settled = (codes == SETTLED) & near
     for scenario in np.flatnonzero((codes == DOUBTFUL) & near).tolist():
         settled[scenario] = alive_nodes(prepared.system(assets.of(scenario))).all()
-    return Batch(settled, (codes == SPENT) | (codes == STOPPED), rounds, width, short)
+    return Batch(settled, (codes == SPENT) | (codes == STOPPED), rounds, width, _joined(parts, scenarios, prepared))
 
 
-def _columns(values: Floats, nodes: Any, begins: Any, size: int) -> Any:
-    return scipy.sparse.csc_array((values, nodes, begins), shape=(size, len(begins) - 1))
+class _Part(NamedTuple):
+    """Shortfalls (3, ...) of some scenarios at their nodes, and where each scenario begins."""
+
+    scenarios: Indices
+    nodes: Any
+    values: Floats
+    begins: Any
+
+
+def _cut(scenarios: Indices, size: int) -> list[Indices]:
+    return [scenarios[first : first + size] for first in range(0, len(scenarios), size)]
+
+
+def _taken(spaces: deque[Any]) -> Any:
+    """Take what no other thread works on, if there is any."""
+    try:
+        return spaces.pop()
+    except IndexError:
+        return None
+
+
+def _joined(parts: list[_Part], scenarios: int, prepared: Prepared) -> Short:
+    """Put the shortfalls of all parts into columns; of a scenario that several have, those of the last one count."""
+    where = [(part, int(first), int(last)) for part in parts for first, last in itertools.pairwise(part.begins)]
+    numbers = np.concatenate([part.scenarios for part in parts])
+    last = np.empty(scenarios, dtype=np.int64)
+    last[numbers] = np.arange(len(numbers))
+    chosen = [where[place] for place in last.tolist()]
+    begins = np.concatenate([[0], np.cumsum([end - begin for _, begin, end in chosen])])
+    nodes = np.concatenate([part.nodes[begin:end] for part, begin, end in chosen])
+    values = [np.concatenate([part.values[kind, begin:end] for part, begin, end in chosen]) for kind in range(3)]
+    shape = (len(prepared.dues), scenarios)
+    return Short(*(scipy.sparse.csc_array((one, nodes, begins), shape=shape) for one in values))
 
 
 class ShortfallValues:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from netcontagion._compile import kernel
+from netcontagion._compile import in_threads, kernel
 from netcontagion.clearing._eisenberg_noe import clear_scenarios, eisenberg_noe, prepare
 from netcontagion.clearing._estate import Owned, changed_assets, estate_of, external_liabilities, obligations
 from netcontagion.clearing._scenario_assets import NO_CHANGES, ScenarioAssets
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from netcontagion.network import ExposureNetwork, Shock
 
 __all__ = ["Together", "clear_together"]
+
+PIECE = 64  # scenarios that a processor adds up at a time
 
 
 class Together(NamedTuple):
@@ -103,11 +105,13 @@ def _assets_of(net: ExposureNetwork, shocks: Sequence[Shock], calm: _Calm) -> Sc
     changes = changed_assets(net, shocks, calm.owned)
     if changes is not None:
         return ScenarioAssets(calm.estate.assets[None], changes, len(shocks))
-    estates = [estate_of(net, shock, calm.estate) for shock in shocks]
-    due = calm.estate.account_equity
-    if not all(one.account_equity is due or np.array_equal(one.account_equity, due) for one in estates):
-        return None
-    return ScenarioAssets(np.stack([one.assets for one in estates]), NO_CHANGES, len(shocks))
+    rows, due = np.empty((len(shocks), len(calm.estate.assets))), calm.estate.account_equity
+    for row, shock in zip(rows, shocks, strict=True):
+        estate = estate_of(net, shock, calm.estate, calm.owned)
+        if estate.account_equity is not due and not np.array_equal(estate.account_equity, due):
+            return None
+        row[:] = estate.assets
+    return ScenarioAssets(rows, NO_CHANGES, len(shocks))
 
 
 def _calm(net: ExposureNetwork, options: dict[str, Any]) -> _Calm | None:
@@ -137,12 +141,19 @@ def _of_shortfalls(
     found_calm: Any = calm.result.values
     by_push = isinstance(found_calm, ShortfallValues) and not found_calm.alone
     before = found_calm.short.near.toarray()[:, 0] if by_push else prepared.dues - found_calm.payments
-    found: tuple[Any, ...] = add_up_shortfalls(
-        *given.block(0, given.count), calm.estate.assets, found_calm.net_worth, before, prepared.dues,
-        prepared.owed.indptr, prepared.owed.indices, prepared.owed.data,
-        short.indptr, short.indices, short.data, result.tolerance, weights, settled,
-    )  # fmt: skip
-    return found
+
+    def add_up(first: int, last: int) -> tuple[Any, ...]:
+        chosen = slice(first, last)
+        found: tuple[Any, ...] = add_up_shortfalls(
+            *given.block(first, last), calm.estate.assets, found_calm.net_worth, before, prepared.dues,
+            prepared.owed.indptr, prepared.owed.indices, prepared.owed.data,
+            short.indptr[first : last + 1], short.indices, short.data, result.tolerance, weights[chosen], settled[chosen],
+        )  # fmt: skip
+        return found
+
+    pieces = [(first, min(first + PIECE, given.count)) for first in range(0, given.count, PIECE)]
+    *by_scenario, losses, failed = zip(*in_threads(add_up, pieces), strict=True)
+    return (*map(np.concatenate, by_scenario), np.sum(losses, axis=0), np.sum(failed, axis=0))
 
 
 def _of_values(
@@ -162,6 +173,14 @@ def _of_values(
         (direct + contagion) @ weights,
         failed[:, settled].sum(axis=1),
     )
+
+
+@kernel
+def lost(worth: float, taken: float, received: float) -> tuple[float, float]:
+    """Return what a node loses by the shock, and by the others after it, down to nothing."""
+    shocked = worth + taken
+    left = max(shocked, 0.0)
+    return max(worth, 0.0) - left, left - max(shocked + received, 0.0)
 
 
 @kernel
@@ -190,10 +209,7 @@ def add_up_shortfalls(
                 touched[count], listed[node] = node, True
                 count += 1
         else:
-            for node in range(size):
-                taken[node] = rows[scenario, node] - assets[node]
-                touched[node], listed[node] = node, True
-            count = size
+            taken[:] = rows[scenario] - assets
         for place in range(begins[scenario], begins[scenario + 1]):
             node, value = nodes[place], values[place]
             short[node] = value
@@ -208,21 +224,28 @@ def add_up_shortfalls(
                 continue  # had its turn
             more = short[debtor] - before[debtor]
             if more != 0.0:
-                share = more / dues[debtor]
-                for claim in range(starts[debtor], starts[debtor + 1]):
+                share, first, last = more / dues[debtor], np.uintp(starts[debtor]), np.uintp(starts[debtor + 1])
+                for claim in range(first, last):
+                    receipts[np.uintp(creditors[claim])] -= share * amounts[claim]
+                for claim in range(first, last if together else first):
                     node = creditors[claim]
-                    receipts[node] -= share * amounts[claim]
                     if not listed[node]:
                         touched[count], listed[node] = node, True
                         count += 1
         for place in range(begins[scenario], begins[scenario + 1]):
             short[nodes[place]] = 0.0
-        for node in touched[:count] if not together else np.sort(touched[:count]):
-            shocked = worth[node] + taken[node]
-            left = max(shocked, 0.0)
-            by_shock, by_others = max(worth[node], 0.0) - left, left - max(shocked + receipts[node], 0.0)
-            direct[scenario] += by_shock
-            contagion[scenario] += by_others
-            node_loss[node] += weights[scenario] * (by_shock + by_others)
-            receipts[node], taken[node], listed[node] = 0.0, 0.0, False
+        weight, by_shock, by_others = weights[scenario], 0.0, 0.0
+        if together:
+            for node in np.sort(touched[:count]):
+                at_once, after = lost(worth[node], taken[node], receipts[node])
+                by_shock, by_others = by_shock + at_once, by_others + after
+                node_loss[node] += weight * (at_once + after)
+                receipts[node], taken[node], listed[node] = 0.0, 0.0, False
+        else:
+            for node in range(size):
+                at_once, after = lost(worth[node], taken[node], receipts[node])
+                by_shock, by_others = by_shock + at_once, by_others + after
+                node_loss[node] += weight * (at_once + after)
+            receipts[:] = 0.0
+        direct[scenario], contagion[scenario] = by_shock, by_others
     return shortfall, direct, contagion, defaults, node_loss, node_defaults
