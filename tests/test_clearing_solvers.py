@@ -17,6 +17,7 @@ from netcontagion.clearing import (
     _accelerate,
     _eisenberg_noe,
     _kernels,
+    _lanes,
     _push,
     _scenario_assets,
     _scenarios,
@@ -301,11 +302,100 @@ def test_sums_that_overflow_are_refused():
         eisenberg_noe([[0, 1.5e308], [0, 0]], [0, 0], [1e308, 0])
 
 
+# scenarios in lanes -----------------------------------------------------------------------------------------------
+
+
+def batch_of(owed, assets, outside, *, fewest=1, rtol=1e-10, rounds=300, budget=np.inf):
+    """Push scenarios, side by side where at least ``fewest`` are many, and list what comes out to the last bit."""
+    prepared = prepare(owed, outside)
+    given = _scenario_assets.read_scenarios(assets, 1e300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_scenarios, "FEWEST", fewest)
+        batch = _scenarios.push_batch(prepared, given, rtol, rounds, budget * owed.nnz)
+    short = [(part.indptr.tolist(), part.indices.tolist(), part.data.tolist()) for part in batch.short]
+    return [batch.settled.tolist(), batch.spent.tolist(), batch.rounds.tolist(), batch.width.tolist(), short]
+
+
+def crises(scenarios, seed=0, size=300):
+    """Scenarios in which from a few to nearly all fail at once, some of them without any assets somewhere."""
+    owed, assets, outside = large(size, seed=seed, scenarios=scenarios)
+    assets *= np.random.default_rng(seed).permutation(np.linspace(0.05, 1.2, scenarios))
+    return owed, assets, outside / 6
+
+
+LIMITS = [{}, {"rtol": 1e-15}, {"rounds": 3}, {"rounds": 18}, {"budget": 9.0}, {"rtol": 1e-4}]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_lane_does_what_a_push_alone_does_to_the_last_bit(seed, limits):
+    owed, assets, outside = crises(45, seed)
+    alone = batch_of(owed, assets, outside, fewest=1_000, **limits)
+    assert batch_of(owed, assets, outside, **limits) == alone
+    assert any(alone[1]) == ("rounds" in limits or "budget" in limits)
+    if not limits:
+        assert sum(alone[0]) > 40
+        assert max(alone[2]) > 2 * _kernels.REFRESH, "slacks were computed anew on the way"
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5, 16])
+def test_a_lane_does_not_depend_on_those_beside_it(lanes, monkeypatch):
+    owed, assets, outside = crises(40)
+    whole = eisenberg_noe(owed, assets, outside, solver="push")
+    monkeypatch.setattr(_scenarios, "LANES", lanes)
+    monkeypatch.setattr(_scenarios, "FEWEST", 1)
+    order = np.random.default_rng(lanes).permutation(40)[:23]
+    part = eisenberg_noe(owed, assets[:, order], outside, solver="push")
+    for name in ("payments", "lower", "upper", "iterations"):
+        assert getattr(part, name).tolist() == getattr(whole, name)[..., order].tolist(), name
+
+
+def test_lanes_enclose_what_exact_solves_find():
+    owed, assets, outside = crises(24, seed=7)
+    found = eisenberg_noe(owed, assets, outside, solver="push")
+    for scenario in range(24):
+        exact = eisenberg_noe(owed, assets[:, scenario], outside, solver="fictitious_default")
+        assert (found.lower[:, scenario] <= exact.upper).all()
+        assert (exact.lower <= found.upper[:, scenario]).all()
+        assert found.defaulted[:, scenario].tolist() == exact.defaulted.tolist()
+    assert np.ptp(found.defaulted.mean(axis=0)) > 0.5
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.97, 0.3])
+def test_whoever_is_left_out_of_the_lanes_lacks_nothing_in_any_scenario(spread):
+    rng = np.random.default_rng(3)
+    owed, assets, outside = large(400, seed=3)
+    assets = assets[:, None] * rng.uniform(spread, 1.0, (400, 12)) * 0.9
+    prepared = prepare(owed, outside)
+    graph = prepared.owed.indptr, prepared.owed.indices, prepared.owed.data
+    chosen = _lanes.may_fail(*graph, prepared.dues, assets.T.copy(), prepared.limits)
+    assert 0 < len(chosen) < 400
+    assert (np.diff(chosen) > 0).all()
+    left_out = np.setdiff1d(np.arange(400), chosen)
+    for column in assets.T:
+        exact = eisenberg_noe(prepared, column, solver="fictitious_default")
+        assert (exact.net_worth[left_out] > 0).all()
+    starts, creditors, amounts = _lanes.among(*graph, chosen)
+    among = csr_array((amounts, creditors, starts), shape=(len(chosen), len(chosen)))
+    assert (among.toarray() == prepared.owed.toarray()[np.ix_(chosen, chosen)]).all()
+
+
+def test_changes_to_a_network_in_crisis_go_in_lanes(monkeypatch):
+    owed, assets, outside = single_shocks()
+    assets *= 0.2
+    calls = []
+    push_lanes = _scenarios.push_lanes
+    monkeypatch.setattr(_scenarios, "push_lanes", lambda *given: calls.append(1) or push_lanes(*given))
+    found = batch_of(owed, assets, outside)
+    assert len(calls) == -(-90 // _lanes.LANES)
+    assert found == batch_of(owed, assets, outside, fewest=1_000)
+
+
 # kernels ----------------------------------------------------------------------------------------------------------
 
 
 def plain_kernels(patch):
-    for module in (_kernels, _push, _scenario_assets, _scenarios, _tiles, _accelerate):
+    for module in (_kernels, _lanes, _push, _scenario_assets, _scenarios, _tiles, _accelerate):
         for name, value in list(vars(module).items()):
             if hasattr(value, "compiled"):
                 patch.setattr(module, name, value.__wrapped__)
@@ -318,6 +408,7 @@ def test_kernels_equal_their_plain_functions(rank, monkeypatch):
     single = np.repeat(assets[:, :1], 60, axis=1)
     single[np.arange(60), np.arange(60)] = 0.0
     cases = [("push", assets[:, 0]), ("push", assets), ("push", single), ("accelerated", assets[:, 0] * 0.1)]
+    cases.append(("push", np.repeat(assets, 2, axis=1) * np.linspace(0.6, 1.0, 6)))
     compiled = [eisenberg_noe(owed, given, outside, solver=solver, **call) for solver, given in cases]
     vector = assets[:, 0].copy()
     product = _tiles.Tiles(owed) @ vector

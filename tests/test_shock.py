@@ -112,6 +112,17 @@ def test_losses_take_money_or_a_share():
         nc.Shock.loss({"b": 40.1}).external_assets(net)
 
 
+def test_a_trader_that_was_found_once_is_found_again_by_its_own_name_only():
+    net = nc.ExposureNetwork(traders={"trader": [1, 2], "external_assets": [100.0, 40.0]})
+    for _ in range(2):
+        assert nc.Shock.default(2, ("trader", 1)).defaulted(net).all()
+        assert nc.Shock.default(1).failing(net) == [0]
+        for wrong in (True, "1", 3):
+            with pytest.raises(nc.UnknownLabelError):
+                nc.Shock.default(wrong).failing(net)
+    assert nc.Shock.default(2).failing(net.replace(traders=net.traders.iloc[[1]])) == [0]
+
+
 def test_defaults_outages_and_depth():
     net = nc.ExposureNetwork(**full_tables())
     assert nc.Shock.default("bob", ("trader", "hub")).defaulted(net).tolist() == [

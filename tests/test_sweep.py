@@ -18,6 +18,8 @@ import pytest
 from scipy.stats import expon, norm
 
 import netcontagion as nc
+from netcontagion.clearing import _scenarios as clearing_scenarios
+from netcontagion.clearing import _together as clearing_together
 from netcontagion.scenarios import _tasks
 from netcontagion.scenarios._handle import Handles, _open
 from netcontagion.scenarios._nodes import Forest, Rows, Segment, Sums
@@ -125,6 +127,26 @@ def test_clearing_side_by_side_is_clearing_one_by_one(make):
     np.testing.assert_allclose(found.nodes["expected_loss"], np.mean(losses, axis=0), rtol=1e-7, atol=1e-7)
     np.testing.assert_array_equal(found.nodes["default_probability"], np.mean(failed, axis=0))
     same(found, quiet(net, shocks, run=nc.clear, tail=0.8, n_jobs=2))
+
+
+def test_scenarios_side_by_side_are_added_up_in_pieces():
+    """What a scenario gives is the same to the last bit whatever is beside it; sums by node are those of the parts."""
+    net, size = large(), clearing_together.PIECE
+    shocks = [nc.Shock.loss(float(x)) for x in np.random.default_rng(2).random(size + 9)]
+    shocks += [nc.Shock.loss({trader: 1e-3}) + nc.Shock.loss(0.5) for trader in (3, 600)]
+    weights = np.linspace(0.1, 1.0, len(shocks))
+    whole = nc.clearing.clear_together(net, shocks, weights)
+    cuts = [slice(0, size), slice(size, size + 8), slice(size + 8, None)]
+    parts = [nc.clearing.clear_together(net, shocks[cut], weights[cut]) for cut in cuts]
+    for name in ("rounds", "shortfall", "direct", "contagion", "defaults"):
+        assert getattr(whole, name).tolist() == [x for part in parts for x in getattr(part, name)], name
+    np.testing.assert_allclose(whole.node_loss, sum(part.node_loss for part in parts), rtol=1e-12)
+    assert whole.node_defaults.tolist() == sum(part.node_defaults for part in parts).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (clearing_together, clearing_scenarios):
+            patch.setattr(module, "in_threads", lambda work, pieces: [work(*piece) for piece in pieces])
+        single = nc.clearing.clear_together(net, shocks, weights)
+    assert single.node_loss.tolist() == whole.node_loss.tolist()
 
 
 def test_where_dues_change_clearing_goes_one_by_one(market):

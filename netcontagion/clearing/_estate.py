@@ -71,14 +71,17 @@ def changed_assets(net: ExposureNetwork, shocks: Sequence[Shock], owned: Owned) 
         return None
     external, begins = net.columns("traders")["external_assets"], [0]
     nodes: list[int] = []
-    amounts: list[float] = []
+    amounts: list[float] = []  # without holdings
     for shock in shocks:
-        left = {who: value + owned.wallets[who] for who, value in shock.after_losses(net, external).items()}
-        left |= dict.fromkeys(shock.failing(net), 0.0)
+        left = dict.fromkeys(shock.failing(net), 0.0)
+        if shock.losses:
+            after = shock.after_losses(net, external)
+            left = {who: value + owned.wallets[who] for who, value in after.items()} | left
         nodes += left
-        amounts += [value + owned.holdings[who] for who, value in left.items()]
+        amounts += left.values()
         begins.append(len(nodes))
-    return Changes(np.array(begins, dtype=np.int64), np.array(nodes, dtype=np.int32), np.array(amounts, dtype=float))
+    changed = np.array(nodes, dtype=np.int32)
+    return Changes(np.array(begins, dtype=np.int64), changed, np.array(amounts, dtype=float) + owned.holdings[changed])
 
 
 class Owned(NamedTuple):

@@ -56,8 +56,8 @@ def spread_lanes(indptr: Any, indices: Any, data: Any, slack: Any, i: int, part:
 
 @kernel
 def sweep_lanes(
-    indptr: Any, indices: Any, data: Any, due: Any, claims: Any, limits: Any, income: Any, slack: Any, short: Any, tol: float,
-    must: bool, going: Any, edges: Any, less: Any, part: Any,
+    indptr: Any, indices: Any, data: Any, due: Any, claims: Any, limits: Any, income: Any, slack: Any, short: Any,
+    tol: float, must: bool, going: Any, edges: Any, less: Any, part: Any,
 ) -> None:  # fmt: skip
     """Visit all nodes in turn, and add up the claims visited by lane.
 
@@ -97,8 +97,8 @@ def sweep_lanes(
 
 @kernel
 def settle_lanes(
-    indptr: Any, indices: Any, data: Any, due: Any, claims: Any, limits: Any, income: Any, slack: Any, short: Any, tol: float,
-    must: bool, going: Any, rounds: Any, most: Any, edges: Any, budget: float,
+    indptr: Any, indices: Any, data: Any, due: Any, claims: Any, limits: Any, income: Any, slack: Any, short: Any,
+    tol: float, must: bool, going: Any, rounds: Any, most: Any, edges: Any, budget: float,
 ) -> None:  # fmt: skip
     """Push in the lanes that are ``going`` until nobody has to pay less; those that did not get there stay marked."""
     lanes, taken, left = len(going), 0, going.copy()
@@ -174,6 +174,49 @@ def among(indptr: Any, indices: Any, data: Any, nodes: Any) -> tuple[Any, Any, A
 
 
 @kernel
+def value_may_miss(due: Any, incomes: Any, debtors: Any) -> Any:
+    """Mark the scenarios in which maybe no value reaches somebody, as :func:`._kernels.open_slack` tells."""
+    doubtful = np.zeros(len(incomes), np.bool_)
+    for lane in range(len(incomes)):
+        poor, fewest = 0, len(due)
+        for i in range(len(due)):
+            if incomes[lane, i] <= 0.0 and due[i] > 0.0:
+                poor += 1
+                fewest = min(fewest, debtors[i])
+        doubtful[lane] = fewest < poor
+    return doubtful
+
+
+@kernel
+def widths_of(due: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    """Measure how far bounds are apart, relative to the dues, and count who may lack something, by lane."""
+    widths, counts = np.zeros(low.shape[1]), np.zeros(low.shape[1], np.int64)
+    for i in range(len(due)):
+        for lane in range(len(widths)):
+            if high[i, lane] > 0.0:
+                widths[lane] = max(widths[lane], (high[i, lane] - low[i, lane]) / due[i])
+                counts[lane] += 1
+    return widths, counts
+
+
+@kernel
+def listed(chosen: Any, low: Any, near: Any, high: Any, failed: Any, counts: Any) -> tuple[Any, Any, Any]:
+    """List nodes and shortfalls lane after lane, and where each begins; of lanes that failed the lower bounds only."""
+    ends = np.zeros(len(counts) + 1, np.int64)
+    ends[1:] = np.cumsum(counts)
+    nodes, shorts, at = np.empty(ends[-1], np.int32), np.empty((3, ends[-1])), ends[:-1].copy()
+    for i in range(len(chosen)):
+        for lane in range(len(counts)):
+            if high[i, lane] > 0.0 and counts[lane] > 0:
+                place, least = at[lane], low[i, lane]
+                nodes[place], shorts[0, place] = chosen[i], least
+                shorts[1, place] = least if failed[lane] else near[i, lane]
+                shorts[2, place] = least if failed[lane] else high[i, lane]
+                at[lane] = place + 1
+    return nodes, shorts, ends
+
+
+@kernel
 def push_lanes(
     indptr: Any, indices: Any, data: Any, due: Any, incomes: Any, limits: Any, rtol: float, max_rounds: int,
     budget: float, codes: Any, rounds: Any, widths: Any, work: Any,
@@ -183,65 +226,37 @@ def push_lanes(
     Takes and returns what :func:`._kernels.push_scenarios` does. Bounds wider than ``rtol`` leave the code as it was,
     and return nothing.
     """
-    lanes, chosen = len(incomes), may_fail(indptr, indices, data, due, incomes, limits)
-    poor, fewest = np.zeros(lanes, np.int64), np.full(lanes, len(due))
-    for lane in range(lanes):
-        for i in range(len(due)):
-            if incomes[lane, i] <= 0.0 and due[i] > 0.0:
-                poor[lane] += 1
-                fewest[lane] = min(fewest[lane], limits[3][i])
-    claims = indptr[chosen + 1] - indptr[chosen]
-    graph = among(indptr, indices, data, chosen)
-    size, owed = len(chosen), due[chosen]
+    chosen = may_fail(indptr, indices, data, due, incomes, limits)
+    graph, claims = among(indptr, indices, data, chosen), indptr[chosen + 1] - indptr[chosen]
+    lanes, size, owed, tol = len(incomes), len(chosen), due[chosen], rtol / 8.0
     known = limits[0][chosen], limits[1][chosen], limits[2][chosen], limits[3][chosen]
     tables = work[: TABLES * size * lanes].reshape(TABLES, size, lanes)
     income, slack, low, near, high = tables[0], tables[1], tables[2], tables[3], tables[4]
     for i in range(size):
         for lane in range(lanes):
             income[i, lane], low[i, lane] = incomes[lane, chosen[i]], 0.0
-    going, edges, taken = np.ones(lanes, np.bool_), np.zeros(lanes), np.zeros(lanes, np.int64)
-    tol, most = rtol / 8.0, np.full(lanes, max_rounds)
-    open_lanes(known, income, going, slack)
 
-    settle_lanes(
-        *graph, owed, claims, known, income, slack, low, tol, True, going, taken, most, edges, budget
-    )
+    going, edges, most = np.ones(lanes, np.bool_), np.zeros(lanes), np.full(lanes, max_rounds)
+    rounds[:] = 0
+    open_lanes(known, income, going, slack)
+    settle_lanes(*graph, owed, claims, known, income, slack, low, tol, True, going, rounds, most, edges, budget)
     failed = going.copy()
     for i in range(size):
         for lane in range(lanes):
             lack = max(-slack[i, lane] - known[1][i] * (abs(income[i, lane]) + known[2][i]), 0.0)
-            near[i, lane] = min(low[i, lane] + lack, owed[i])
-        high[i] = low[i]
+            near[i, lane], high[i, lane] = min(low[i, lane] + lack, owed[i]), low[i, lane]
     for lane in range(lanes):
-        going[lane], most[lane] = not failed[lane], taken[lane] + max(max_rounds - taken[lane], REFRESH)
-    settle_lanes(
-        *graph, owed, claims, known, income, slack, high, tol, False, going, taken, most, edges, budget
-    )
+        going[lane], most[lane] = not failed[lane], rounds[lane] + max(max_rounds - rounds[lane], REFRESH)
+    settle_lanes(*graph, owed, claims, known, income, slack, high, tol, False, going, rounds, most, edges, budget)
 
-    width, count = np.zeros(lanes), np.zeros(lanes, np.int64)
-    for i in range(size):
-        for lane in range(lanes):
-            if high[i, lane] > 0.0:
-                width[lane] = max(width[lane], (high[i, lane] - low[i, lane]) / owed[i])
-                count[lane] += 1
-    ends = np.zeros(lanes + 1, np.int64)
+    widths[:], counts = widths_of(owed, low, high)
+    doubtful = value_may_miss(due, incomes, limits[3])
     for lane in range(lanes):
         failed[lane] |= going[lane]
         if failed[lane]:
-            codes[lane], width[lane] = STOPPED if taken[lane] >= max_rounds else SPENT, np.inf
-        elif width[lane] <= rtol:
-            codes[lane] = DOUBTFUL if fewest[lane] < poor[lane] else SETTLED
+            codes[lane], widths[lane] = STOPPED if rounds[lane] >= max_rounds else SPENT, np.inf
+        elif widths[lane] <= rtol:
+            codes[lane] = DOUBTFUL if doubtful[lane] else SETTLED
         else:
-            count[lane] = 0
-        rounds[lane], widths[lane] = taken[lane], width[lane]
-        ends[lane + 1] = ends[lane] + count[lane]
-    nodes, shorts, at = np.empty(ends[-1], np.int32), np.empty((3, ends[-1])), ends[:-1].copy()
-    for i in range(size):
-        for lane in range(lanes):
-            if high[i, lane] > 0.0 and count[lane] > 0:
-                place, least = at[lane], low[i, lane]
-                nodes[place], shorts[0, place] = chosen[i], least
-                shorts[1, place] = least if failed[lane] else near[i, lane]
-                shorts[2, place] = least if failed[lane] else high[i, lane]
-                at[lane] = place + 1
-    return nodes, shorts, ends
+            counts[lane] = 0
+    return listed(chosen, low, near, high, failed, counts)

@@ -61,22 +61,24 @@ def push_batch(prepared: Prepared, assets: ScenarioAssets, rtol: float, max_roun
     """
     scenarios = assets.count
     codes, rounds, width = np.full(scenarios, -1), np.zeros(scenarios, dtype=np.int64), np.zeros(scenarios)
-    graph = prepared.owed.indptr, prepared.owed.indices, prepared.owed.data, prepared.dues
-    limited, found = (prepared.limits, rtol, max_rounds, budget), (codes, rounds, width)
+    graph, limits = (prepared.owed.indptr, prepared.owed.indices, prepared.owed.data, prepared.dues), prepared.limits
     spaces: deque[Any] = deque()
 
     def push(chosen: Indices, defer: bool) -> _Part:
         space = _taken(prepared.spaces) or workspace(len(prepared.dues))
-        part = push_scenarios(*graph, assets.rows, *assets.changes, *limited, chosen, defer, *found, *space)
+        part = push_scenarios(
+            *graph, assets.rows, *assets.changes, limits, rtol, max_rounds, budget, chosen, defer, codes, rounds, width,
+            *space,
+        )  # fmt: skip
         prepared.spaces.append(space)
         return _Part(chosen, *part)
 
     def side_by_side(chosen: Indices) -> _Part:
         (space,) = _taken(spaces) or (lane_space(len(prepared.dues)),)
-        told = tuple(one[chosen] for one in found)
-        part = push_lanes(*graph, np.stack([assets.of(one) for one in chosen.tolist()]), *limited, *told, space)
-        for all_, here in zip(found, told, strict=True):
-            all_[chosen] = here
+        incomes = np.stack([assets.of(one) for one in chosen.tolist()])
+        told = codes[chosen], rounds[chosen], width[chosen]
+        part = push_lanes(*graph, incomes, limits, rtol, max_rounds, budget, *told, space)
+        codes[chosen], rounds[chosen], width[chosen] = told
         spaces.append((space,))
         return _Part(chosen, *part)
 
@@ -116,12 +118,17 @@ def _taken(spaces: deque[Any]) -> Any:
 
 def _joined(parts: list[_Part], scenarios: int, prepared: Prepared) -> Short:
     """Put the shortfalls of all parts into columns; of a scenario that several have, those of the last one count."""
-    where = [(part, int(first), int(last)) for part in parts for first, last in itertools.pairwise(part.begins)]
     numbers = np.concatenate([part.scenarios for part in parts])
     last = np.empty(scenarios, dtype=np.int64)
     last[numbers] = np.arange(len(numbers))
-    chosen = [where[place] for place in last.tolist()]
-    begins = np.concatenate([[0], np.cumsum([end - begin for _, begin, end in chosen])])
+    lengths = np.concatenate([np.diff(part.begins) for part in parts])[last]
+    begins = np.concatenate([[0], np.cumsum(lengths)])
+    if len(numbers) == scenarios:  # the parts are in order
+        chosen = [(part, 0, len(part.nodes)) for part in parts]
+    else:
+        pairs = [itertools.pairwise(part.begins.tolist()) for part in parts]
+        where = [(part, *pair) for part, several in zip(parts, pairs, strict=True) for pair in several]
+        chosen = [where[place] for place in last.tolist()]
     nodes = np.concatenate([part.nodes[begin:end] for part, begin, end in chosen])
     values = [np.concatenate([part.values[kind, begin:end] for part, begin, end in chosen]) for kind in range(3)]
     shape = (len(prepared.dues), scenarios)

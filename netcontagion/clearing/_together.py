@@ -147,7 +147,8 @@ def _of_shortfalls(
         found: tuple[Any, ...] = add_up_shortfalls(
             *given.block(first, last), calm.estate.assets, found_calm.net_worth, before, prepared.dues,
             prepared.owed.indptr, prepared.owed.indices, prepared.owed.data,
-            short.indptr[first : last + 1], short.indices, short.data, result.tolerance, weights[chosen], settled[chosen],
+            short.indptr[first : last + 1], short.indices, short.data, result.tolerance,
+            weights[chosen], settled[chosen],
         )  # fmt: skip
         return found
 

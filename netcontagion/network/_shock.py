@@ -78,7 +78,7 @@ class Shock:
     @property
     def strikes(self) -> tuple[tuple[int, Shock], ...]:
         """Round and shock of every strike, the first at round 0."""
-        return ((0, dataclasses.replace(self, later=())), *self.later)
+        return ((0, dataclasses.replace(self, later=())), *self.later) if self.later else ((0, self),)
 
     @classmethod
     def price(cls, changes: Mapping[Any, float], *, family: bool = False) -> Shock:
@@ -226,9 +226,12 @@ class Shock:
             parts.append(names)
         parts += [f"loss of {amount:,.6g} at {name}" for name, amount in self.losses]
         parts += [f"loss of {100 * share:g} % of external assets" for share in self.loss_shares]
-        parts += [f"default of {', '.join(sorted(map(str, self.defaults)))}"] if self.defaults else []
-        parts += [f"outage of {', '.join(sorted(map(str, self.outages)))}"] if self.outages else []
-        parts += [f"depth x {self.depth_factor:g}"] if self.depth_factors else []
+        if self.defaults:
+            parts.append(f"default of {', '.join(sorted(map(str, self.defaults)))}")
+        if self.outages:
+            parts.append(f"outage of {', '.join(sorted(map(str, self.outages)))}")
+        if self.depth_factors:
+            parts.append(f"depth x {self.depth_factor:g}")
         return "; ".join([", ".join(parts) or "no shock", *(f"round {at}: {one}" for at, one in self.later)])
 
 
@@ -287,16 +290,23 @@ def _change(label: Any, named: dict[Any, float], underlying: dict[Any, Any]) -> 
 
 
 def _trader(net: ExposureNetwork, name: Any) -> int:
-    return _place(net.labels("traders"), name, "trader")
+    """Code of a trader; a plain name that was found once is not looked for again."""
+    if type(name) not in (str, int):
+        return _place(net.labels("traders"), name, "trader")
+    known: dict[Any, int] = net.__dict__.setdefault("_named_traders", {})
+    place = known.get(name)
+    if place is None:
+        place = known[name] = _place(net.labels("traders"), name, "trader")
+    return place
 
 
 def _place(labels: pd.Index, name: Any, kind: str) -> int:
     """Code of a label, bare or as ``(kind, label)``."""
-    import pandas as pd
-
     bare = name[1] if isinstance(name, tuple) and len(name) == 2 and name[0] == kind else name
     if type(bare) in (str, int) and bare in labels:
         return int(labels.get_loc(bare))  # type: ignore[arg-type]  # labels are unique: a place, no mask
+    import pandas as pd
+
     place = int(labels.get_indexer(pd.Index([bare], tupleize_cols=False))[0]) if len(labels) else -1
     if place < 0:
         raise UnknownLabelError(name, labels, kind)

@@ -265,10 +265,14 @@ def _beside(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def _names(shock: Shock) -> Names:
     """Yield kind, name and whether its family follows, for every name of a shock."""
     for _, strike in shock.strikes:
-        yield from (("asset", name, family) for pairs, family in strike.moves for name, _ in pairs)
-        yield from (("trader", name, False) for name, _ in strike.losses)
-        yield from (("trader", name, False) for name in sorted(strike.defaults, key=repr))
-        yield from (("exchange", name, False) for name in sorted(strike.outages, key=repr))
+        for pairs, family in strike.moves:
+            yield from (("asset", name, family) for name, _ in pairs)
+        for name, _ in strike.losses:
+            yield "trader", name, False
+        for name in sorted(strike.defaults, key=repr):
+            yield "trader", name, False
+        for name in sorted(strike.outages, key=repr):
+            yield "exchange", name, False
 
 
 def _look_up(net: ExposureNetwork, kind: str, name: Any, *, family: bool) -> None:
@@ -276,6 +280,6 @@ def _look_up(net: ExposureNetwork, kind: str, name: Any, *, family: bool) -> Non
     if kind == "asset":
         Shock.price({name: 0.0}, family=family).price_factors(net)
     elif kind == "trader":
-        Shock.default(name).defaulted(net)
+        Shock.default(name).failing(net)
     else:
         Shock.outage(name).out(net)
