@@ -11,9 +11,20 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_share", "blank", "distinct", "freeze", "group_sum", "leading_digits", "plain", "shapley_weights"]
+__all__ = [
+    "as_share",
+    "blank",
+    "distinct",
+    "freeze",
+    "group_sum",
+    "leading_digits",
+    "order_by_digits",
+    "plain",
+    "shapley_weights",
+]
 
-DIGITS = 40  # binary ones: the first twelve decimal digits
+_DROPPED = 13  # bits of a mantissa: the 40 that stay are the first twelve decimal digits
+_HALF = 1 << (_DROPPED - 1)
 LARGE = 2**20  # bytes from which zeros are pages of their own
 
 
@@ -50,8 +61,41 @@ def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def leading_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Round to the first twelve digits, so that what differs by rounding ties."""
-    mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, DIGITS)), exponent - DIGITS))
+    return _rounded_bits(values).view(np.float64)
+
+
+def order_by_digits(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rising order by the first twelve digits, ties as they come, and whether each ties with the one before it.
+
+    Key and place in one integer sort twice as fast as places by keys; they fit where values are of like size.
+    """
+    key = _rounded_bits(values + 0.0) >> _DROPPED
+    key ^= (key >> 63) & ((1 << 63 - _DROPPED) - 1)  # negative ones fall as their bits rise
+    if not len(key):
+        return key, np.zeros(0, dtype=bool)
+    key -= key.min()
+    width = len(key).bit_length()
+    if int(key.max()).bit_length() + width < 64:
+        key <<= width
+        key |= np.arange(len(key))
+        key.sort()
+        order = key & ((1 << width) - 1)
+        key >>= width
+    else:
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+    same = np.zeros(len(key), dtype=bool)
+    np.equal(key[1:], key[:-1], out=same[1:])
+    return order, same
+
+
+def _rounded_bits(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Bits of values rounded to their first digits, halves to even."""
+    bits = np.ascontiguousarray(values, dtype=np.float64).view(np.int64)
+    kept = bits + (_HALF - 1)
+    kept += (bits >> _DROPPED) & 1
+    kept &= -1 << _DROPPED
+    return kept
 
 
 def plain(value: Any) -> Any:

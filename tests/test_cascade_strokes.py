@@ -127,6 +127,48 @@ def test_strokes_and_seats_agree_on_a_larger_market(fall, monkeypatch):
     assert_same(one, nc.cascade(net, shock))
 
 
+def crowd(form, size=400):
+    """Owners of one account each, one or two collaterals, one or two debts in what no purchase makes dearer."""
+    rng = np.random.default_rng(5)
+    volatile, stable = ["A", "B", "C"], ["USD", "EUR"]
+    rows = []
+    for name in range(size):
+        held = rng.choice(volatile, rng.integers(1, 3), replace=False)
+        worth = rng.lognormal(0, 1, len(held))
+        owed = rng.choice(stable, rng.integers(1, 3), replace=False)
+        debt = rng.uniform(0.4, 0.79) * worth.sum() * rng.dirichlet(np.ones(len(owed)))
+        rows += [(name, asset, units, 0.0) for asset, units in zip(held, worth, strict=True)]
+        rows += [(name, asset, 0.0, units) for asset, units in zip(owed, debt, strict=True)]
+    rows += [(size, asset, 2.0 * size, 0.0) for asset in stable]
+    account, asset, deposited, borrowed = zip(*rows, strict=True)
+    names = [*volatile, *stable]
+    return nc.ExposureNetwork(
+        exchanges={"exchange": ["X"], "rulebook": ["closeout"]},
+        assets={
+            "asset": names,
+            "price": [1.0] * 5,
+            "depth": [size, size, 2.0 * size, np.inf, np.inf],
+            "impact": [form] * 5,
+        },
+        markets={"exchange": ["X"] * 5, "asset": names, "liquidation_threshold": [0.8, 0.8, 0.8, 0.0, 0.0]},
+        balances={"account": account, "asset": asset, "deposited": deposited, "borrowed": borrowed},
+        accounts={"account": range(size + 1), "trader": range(size + 1), "exchange": ["X"] * (size + 1)},
+    )
+
+
+@pytest.mark.parametrize("fall", [-0.1, -0.5])
+@pytest.mark.parametrize("form", ["exponential", "linear", "square_root"])
+def test_closing_in_pieces_is_closing_one_after_the_other(form, fall, monkeypatch):
+    net, shock = crowd(form), nc.Shock.price({"A": fall, "B": fall})
+    whole = nc.cascade(net, shock)
+    assert max(len(stroke.place) for stroke in whole._play.state.overlay.strokes) > 30
+    monkeypatch.setattr(_strokes, "PIECE", 7)
+    pieces = nc.cascade(net, shock)
+    assert_same(pieces, whole)
+    in_seats(monkeypatch)
+    assert_same(pieces, nc.cascade(net, shock))
+
+
 def test_few_accounts_beside_many_seats_get_seats_too():
     net = nc.ExposureNetwork(**lonely_tables(3))
     run = nc.cascade(net, random_shock(3))

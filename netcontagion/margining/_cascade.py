@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion._arrays import blank, freeze
+from netcontagion._arrays import blank, freeze, order_by_digits
 from netcontagion._iterate import iterate
 from netcontagion._status import Status
 from netcontagion.errors import ContagionError, NotSettledError, UnknownLabelError
@@ -27,8 +27,8 @@ from netcontagion.margining._opening import open_state, settlement
 from netcontagion.margining._policies import Draws, traders_who
 from netcontagion.margining._posting import post_moves, value_positions, write_off
 from netcontagion.margining._runs import Runs, receive
-from netcontagion.margining._scan import Reach, Scan, Watch
-from netcontagion.margining._state import called, longer, rounded
+from netcontagion.margining._scan import Exposed, Reach, Scan, Watch
+from netcontagion.margining._state import called, longer
 from netcontagion.margining._stops import Stops
 from netcontagion.margining._strikes import close_down, strike
 from netcontagion.margining._strokes import MIX, Strokes, stroke_notes
@@ -183,6 +183,11 @@ def _check_call(net: ExposureNetwork, shock: Shock, mode: str, priority: str, ma
         raise UnknownLabelError(priority, PRIORITIES, "priority")
     if max_rounds < 1:
         raise ValueError(f"max_rounds is {max_rounds!r}; allowed: 1 or more")
+
+
+def _seatless(which: NDArray[np.int64]) -> bool:
+    """Whether all of these accounts are places of the index."""
+    return not len(which) or bool(which.max() < 0)
 
 
 def _margined(net: ExposureNetwork) -> NDArray[np.bool_]:
@@ -479,22 +484,22 @@ class Play:
             self.scan.restart()
             self.watch.restart()
         reach, account = self.reach.now(marks, share), state.overlay.index.order
-        places = self.scan.exposed(reach, marks, share)
-        at_once = self.strokes.fits(places) & (self.priority != "pro_rata")
-        self.open(account[places[~at_once]])
+        exposed = self.scan.exposed(reach, marks, share)
+        at_once = self.strokes.fits(exposed.places) & (self.priority != "pro_rata")
+        self.open(account[exposed.places[~at_once]])
         self.open(self.margin.exposed(state.terms, marks, share))
-        found = [self._seats_below(self.watch.exposed(reach), marks, len(reach) - 1)]
-        low = self._places_below(places[at_once], marks)
-        if len(low[0]) < MIX * np.count_nonzero(~self._shut(found[0][0])):
+        seats = self._seats_below(self.watch.exposed(reach), marks, len(reach) - 1)
+        low = self._places_below(exposed, at_once)
+        if len(low[0]) < MIX * np.count_nonzero(~self._shut(seats[0])):
             first = state.overlay.used["accounts"]
             self.open(account[-1 - low[0]])
             low = self._seats_below(np.arange(first, state.overlay.used["accounts"]), marks, len(reach) - 1)
         if self.reach.forget():
             self.scan.rebase(reach)
             self.watch.rebase(reach)
-        which, health, largest = (np.concatenate(parts) for parts in zip(*found, low, strict=True))
-        order = self._order(which, health)
-        which, health, largest = which[order], health[order], largest[order]
+        found = [np.concatenate(pair) for pair in zip(seats, low, strict=True)] if len(seats[0]) else low
+        order = self._order(*found[:2])
+        which, health, largest = (np.take(part, order, mode="clip") for part in found)
         self.note_calls(which, health, largest, number)
         return which, health
 
@@ -514,40 +519,41 @@ class Play:
         low &= state.overlay.code[seats] < self.never_called
         return seats[low], health[low], largest[low]
 
-    def _places_below(self, places: NDArray[np.int64], marks: NDArray[np.float64]) -> Found:
+    def _places_below(self, exposed: Exposed, at_once: NDArray[np.bool_]) -> Found:
         """Those of these places that are called now, likewise; the others are looked at again."""
-        if not len(places):
-            return places, np.zeros(0), places
-        health, largest = self.strokes.weigh(places, marks)
+        if not at_once.all():
+            exposed = Exposed(exposed.places[at_once], exposed.health[at_once], exposed.largest[at_once])
+        places, health, largest = exposed
         low = called(health)
         if not low.all():
             self.scan.leave(places[~low])
-        return -1 - places[low], health[low], largest[low]
+            places, health, largest = places[low], health[low], largest[low]
+        return -1 - places, health, largest
 
     def _order(self, which: NDArray[np.int64], health: NDArray[np.float64]) -> NDArray[np.intp]:
         """Order of priority; ties, up to rounding, by account code."""
         code = self.state.overlay.codes_of
         if self.priority == "random":
             return np.argsort(code(which))[self.rng.permutation(len(which))]
-        key = rounded(-health if self.priority == "best_first" else health)
-        order = np.argsort(key)
-        same = np.diff(key[order]) == 0
-        tied = np.flatnonzero(np.append(same, False) | np.append(False, same)) if same.any() else _NOBODY
-        some = order[tied]
-        order[tied] = some[np.lexsort((code(which[some]), key[some]))]
+        order, same = order_by_digits(-health if self.priority == "best_first" else health)
+        if same.any():
+            tied = np.flatnonzero(same | np.append(same[1:], False))
+            order[tied] = order[tied][np.lexsort((code(which[order[tied]]), np.cumsum(~same)[tied]))]
         return order
 
     def note_calls(
         self, which: NDArray[np.int64], health: NDArray[np.float64], largest: NDArray[np.int64], number: int
     ) -> None:
         """Record first calls; the cause is the last sale on the book of the largest collateral, or the shock."""
+        falls = self.state.quotes.falls(self.last_fall, self.state.markets.book)
+        if _seatless(which):
+            self.events.add_calls(which, health, largest, falls)
+            return
         seated = which >= 0
         new = ~seated
         new[seated] = ~self.notes["called"][which[seated]]
-        market, seats = largest[new], which[new & seated]
-        falls = self.state.quotes.falls(self.last_fall, self.state.markets.book)
-        parent = np.where(market >= 0, falls[market], 0)
-        self.events.add_calls(which[new], health[new], parent)
+        seats = which[new & seated]
+        self.events.add_calls(which[new], health[new], largest[new], falls)
         self.notes["called"][seats], self.notes["first_round"][seats] = True, number
         seats = which[seated]
         anew = seats[self.notes["seen"][seats] != number]
@@ -660,13 +666,16 @@ class Play:
         self, which: NDArray[np.int64], health: NDArray[np.float64], marks: NDArray[np.float64]
     ) -> tuple[int, int, int, int]:
         """Liquidate, sell what was taken over, write off; return the number of each, and of those who must wait."""
+        self.strokes.losses = 0
+        _limits.renew(self.state, marks)
+        if _seatless(which):
+            moved = self._close_at_once(which, marks) if len(which) else 0
+            return moved, self.sell_lots(marks), self.strokes.losses, 0
         seated = which >= 0
         noticed, resting, shut = np.zeros((3, len(which)), dtype=bool)
         seats = which[seated]
         shut[seated] = self._shut(seats)
         noticed[seated], resting[seated] = _limits.waiting(self.state, seats, self.notes, self.events.number)
-        _limits.renew(self.state, marks)
-        self.strokes.losses = 0
         ready = ~shut & ~noticed & ~resting
         moved = self.liquidate(which[ready], health[ready], marks)
         sold = self.sell_lots(marks)

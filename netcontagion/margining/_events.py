@@ -145,9 +145,14 @@ class Events:
         """Record a later shock; return its id."""
         return self._add("shock", 1, _layer, {"parent": 0})
 
-    def add_calls(self, who: NDArray[np.int64], health: NDArray[np.float64], parent: NDArray[np.int64]) -> None:
-        """Record first margin calls of seats, or of places (-1 - place); ``quantity`` is the health."""
-        first = self._add("call", len(who), _calls, who, health, parent)
+    def add_calls(
+        self, who: NDArray[np.int64], health: NDArray[np.float64], market: NDArray[Any], falls: NDArray[np.int64]
+    ) -> None:
+        """Record first margin calls of seats, or of places (-1 - place); ``quantity`` is the health.
+
+        The cause is the last fall of the price in the ``market`` of the largest collateral (-1: none).
+        """
+        first = self._add("call", len(who), _calls, who, health, market, falls)
         seated = np.flatnonzero(who >= 0)
         if len(seated):
             self.call_of = longer(self.call_of, self.state.overlay.used["accounts"])
@@ -452,7 +457,10 @@ def _trader(events: Events, seat: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(events.state.overlay.owner[events.state.accounts.trader[seat]])
 
 
-def _calls(who: NDArray[np.int64], health: NDArray[np.float64], parent: Any, events: Events) -> dict[str, Any]:
+def _calls(
+    who: NDArray[np.int64], health: NDArray[np.float64], market: NDArray[Any], falls: NDArray[np.int64], events: Events
+) -> dict[str, Any]:
+    parent = np.where(market >= 0, falls[market], 0)
     return {"account": events.state.overlay.codes_of(who), "quantity": health, "parent": parent}
 
 

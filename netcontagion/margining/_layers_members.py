@@ -138,17 +138,18 @@ def from_suppliers(desk: Desk, gap: Gap, _rule: Layer) -> tuple[float, float]:
     if total <= 0.0:
         return 0.0, 0.0
     share = min(gap.units / total, 1.0)
-    cut = supplied * share
-    table["deposited"][entries] = supplied - cut
     if not protects:
         state.overlay.cut_suppliers(gap.market, share, price)
-    trader = state.accounts.trader[table.account[entries]]
-    np.add.at(state.ledger.loss[MUTUALISATION], trader, cut * price)
-    np.add.at(state.ledger.flow, trader, -cut * price)
+    if len(entries):
+        cut = supplied * share
+        table["deposited"][entries] = supplied - cut
+        trader = state.accounts.trader[table.account[entries]]
+        np.add.at(state.ledger.loss[MUTUALISATION], trader, cut * price)
+        np.add.at(state.ledger.flow, trader, -cut * price)
+        desk.touch(table.account[entries])
     units = min(gap.units, total)
     fill(state, gap, units)
     post(state, gap.exchange, MUTUALISATION, loss=-units * price, flow=0.0)
-    desk.touch(table.account[entries])
     return units, units * price
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from netcontagion.margining._index import Index
 
-__all__ = ["Reach", "Scan", "Watch", "scan"]
+__all__ = ["Exposed", "Reach", "Scan", "Watch", "scan"]
 
 NEAR = 1.0 + 1e-9  # health below this is looked at exactly
 CHUNK = 256  # blocks that one thread values at a time: results do not depend on the number of threads
@@ -32,34 +32,62 @@ def scan(
     first: NDArray[Any],
     amount: NDArray[np.float64],
     slot: NDArray[Any],
+    slot_market: NDArray[np.int32],
+    slot_weight: NDArray[np.float64],
+    slot_is_debt: NDArray[np.bool_],
     backing_price: NDArray[np.float64],
     debt_price: NDArray[np.float64],
+    marks: NDArray[np.float64],
+    share: NDArray[np.float64],
     opened: NDArray[np.uint8],
     worst: NDArray[np.float64],
-    found: NDArray[np.int64],
+    places: NDArray[np.int64],
+    health: NDArray[np.float64],
+    largest: NDArray[np.int32],
 ) -> int:
-    """Value the accounts of some blocks; write places that may be below health 1 into ``found``, return how many.
+    """Value the accounts of some blocks; note those that may be below health 1, open them, return how many.
 
-    ``worst`` of each block becomes the highest debt over weighted collateral of the accounts left. Accounts that were
-    opened are passed over.
+    Of these go the health, as ``account_health`` has it, and the market of the largest collateral into ``health`` and
+    ``largest``. ``worst`` of each block becomes the highest debt over weighted collateral of the accounts left.
+    Accounts that were opened are passed over.
     """
     count = 0
     for i in range(len(blocks)):
         highest = 0.0
-        for place in range(block_first[blocks[i]], block_first[blocks[i] + 1]):
+        for place in range(np.uint64(block_first[blocks[i]]), np.uint64(block_first[blocks[i] + 1])):
             if opened[place]:
                 continue
             backing, debt = 0.0, 0.0
-            for e in range(first[place], first[place + 1]):
+            for e in range(np.uint64(first[place]), np.uint64(first[place + np.uint64(1)])):
                 backing += amount[e] * backing_price[slot[e]]
                 debt += amount[e] * debt_price[slot[e]]
             if backing < debt * NEAR:
-                found[count] = place
+                backing, debt, most, where = 0.0, 0.0, 0.0, -1
+                for e in range(np.uint64(first[place]), np.uint64(first[place + np.uint64(1)])):
+                    s = slot[e]
+                    m = slot_market[s]
+                    if slot_is_debt[s]:
+                        debt += amount[e] * marks[m]
+                        continue
+                    value = amount[e] * share[m] * marks[m] * slot_weight[s]
+                    backing += value
+                    if value > most:
+                        most, where = value, m
+                places[count], health[count], largest[count] = place, backing / debt, where
+                opened[place] = 1
                 count += 1
             elif debt > highest * backing:
                 highest = debt / backing
         worst[blocks[i]] = highest
     return count
+
+
+class Exposed(NamedTuple):
+    """Places that may be below health 1, rising, with their health and the market of their largest collateral."""
+
+    places: NDArray[np.int64]
+    health: NDArray[np.float64]
+    largest: NDArray[np.int32]
 
 
 @dataclass(eq=False)
@@ -113,9 +141,7 @@ class Scan:
         self.bound = np.empty(len(self.worst))
         self.opened = blank(len(index.order), np.uint8)
 
-    def exposed(
-        self, reach: NDArray[np.float64], marks: NDArray[np.float64], share: NDArray[np.float64]
-    ) -> NDArray[np.int64]:
+    def exposed(self, reach: NDArray[np.float64], marks: NDArray[np.float64], share: NDArray[np.float64]) -> Exposed:
         """Places that may be below health 1 now; ``reach`` is the growth since every valuation, now the last one."""
         index = self.index
         with np.errstate(over="ignore"):
@@ -123,21 +149,22 @@ class Scan:
             bound *= self.worst
         blocks = np.flatnonzero(bound >= 1.0 / NEAR)
         if not len(blocks):
-            return blocks
+            return Exposed(blocks, np.zeros(0), np.zeros(0, dtype=np.int32))
         price = marks[index.slot_market]
         debt_price = np.where(index.slot_is_debt, price, 0.0)
         backing_price = np.where(index.slot_is_debt, 0.0, price * share[index.slot_market] * index.slot_weight)
-        tables = (index.block_first, index.first, index.amount, index.slot, backing_price, debt_price)
+        slots = (index.first, index.amount, index.slot, index.slot_market, index.slot_weight, index.slot_is_debt)
+        given = (index.block_first, *slots, backing_price, debt_price, marks, share, self.opened, self.worst)
 
-        def value(chunk: NDArray[np.int64]) -> NDArray[np.int64]:
-            found = np.empty(len(chunk) * BLOCK, dtype=np.int64)
-            return found[: scan(chunk, *tables, self.opened, self.worst, found)]
+        def value(chunk: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+            most = len(chunk) * BLOCK
+            found = np.empty(most, dtype=np.int64), np.empty(most), np.empty(most, dtype=np.int32)
+            size = scan(chunk, *given, *found)
+            return tuple(column[:size] for column in found)
 
-        chunks = [(blocks[low : low + CHUNK],) for low in range(0, len(blocks), CHUNK)]
-        places = np.concatenate(in_threads(value, chunks))
+        parts = in_threads(value, [(blocks[low : low + CHUNK],) for low in range(0, len(blocks), CHUNK)])
         self.cell[blocks] = index.block_segment[blocks] + (reach.size - reach.shape[1])
-        self.opened[places] = 1
-        return places
+        return Exposed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def leave(self, places: NDArray[np.int64]) -> None:
         """Look again, in the next round, at places that were found but are not below 1."""

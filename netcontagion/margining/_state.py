@@ -57,13 +57,11 @@ __all__ = [
     "longer",
     "no_zeros",
     "records",
-    "rounded",
     "vaults_of",
 ]
 
 CHANNELS = ("shock", "impact", "execution", "penalty", "deficit", "mutualisation", "counterparty")
 BEARERS = ("liquidators", "market", "external creditors")  # beside traders and exchanges, in every network
-TIED = 2.0**40  # healths that are equal to one part in this many are equal
 FADED = 1e-6  # passing impact of less than this share of the depth has passed
 SHOCK, IMPACT, EXECUTION, PENALTY, DEFICIT, MUTUALISATION, COUNTERPARTY = range(7)
 
@@ -637,9 +635,3 @@ def bearer_labels(net: ExposureNetwork) -> list[Any]:
 def called(health: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which healths are below 1, beyond rounding."""
     return health < 1 - HEALTH_TOL
-
-
-def rounded(health: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Healths to twelve digits: what an account passes on to others leaves them the same health up to rounding."""
-    part, power = np.frexp(health)
-    return np.ldexp(np.rint(part * TIED) / TIED, power)

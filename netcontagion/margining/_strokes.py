@@ -13,10 +13,17 @@ import numpy as np
 
 from netcontagion._arrays import group_sum
 from netcontagion._compile import in_threads, kernel
-from netcontagion.margining._forms import CONSTANT_PRODUCT, LADDER
+from netcontagion.margining._forms import (
+    CONSTANT_PRODUCT,
+    EXPONENTIAL,
+    LADDER,
+    smooth_cash,
+    smooth_fill,
+    smooth_units,
+)
 from netcontagion.margining._posting import spans
 from netcontagion.margining._state import DEFICIT, EXECUTION, MUTUALISATION
-from netcontagion.margining._trading import buy_for, trade
+from netcontagion.margining._trading import side_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,12 +33,11 @@ if TYPE_CHECKING:
     from netcontagion.margining._index import Index
     from netcontagion.margining._overlay import Overlay
     from netcontagion.margining._state import Books, Ledger, Live, Markets, Whole
-    from netcontagion.margining._trading import Levels
 
 __all__ = ["Slots", "Stroke", "Strokes", "Totals", "apply_strokes", "slots_of", "stroke_notes"]
 
 MIX = 64  # accounts that end in one stroke for every other one that is called: with fewer, all get seats
-PIECE = 16384  # accounts that one thread values at a time: results do not depend on the number of threads
+PIECE = 4096  # accounts that one thread closes at a time: results do not depend on the number of threads
 _MARKET = 1  # the route of exchanges that sell whole accounts on the market
 _LAYERS = {"insurance_fund", "equity", "suppliers", "uncovered"}  # that need not know who left a hole
 _SOLD, _PROCEEDS, _BOUGHT, _COST, _LOST, _GONE, _LEFT = range(7)  # rows of the totals by market
@@ -72,51 +78,37 @@ class Totals(NamedTuple):
 
 
 @kernel
-def weigh_places(
-    places: NDArray[np.int64],
-    first: NDArray[Any],
-    amount: NDArray[np.float64],
-    slot: NDArray[Any],
-    slot_market: NDArray[np.int32],
-    slot_weight: NDArray[np.float64],
-    slot_is_debt: NDArray[np.bool_],
-    marks: NDArray[np.float64],
-    share: NDArray[np.float64],
-    health: NDArray[np.float64],
-    largest: NDArray[np.int32],
-) -> None:
-    """Health of the accounts at some places, as ``account_health`` has it, and the market of the largest collateral."""
+def find_places(places: NDArray[np.int64], first: NDArray[Any], begin: NDArray[np.int64], number: NDArray[Any]) -> None:
+    """Look up where the amounts of the accounts at some places begin, and their number."""
     for i in range(len(places)):
-        backing, debt, most = 0.0, 0.0, 0.0
-        largest[i] = -1
-        for e in range(first[places[i]], first[places[i] + 1]):
-            s = slot[e]
-            m = slot_market[s]
-            if slot_is_debt[s]:
-                debt += amount[e] * marks[m]
-                continue
-            units = amount[e] * share[m]
-            backing += units * marks[m] * slot_weight[s]
-            if units * marks[m] * slot_weight[s] > most:
-                most, largest[i] = units * marks[m] * slot_weight[s], m
-        health[i] = backing / debt if debt > 0.0 else np.inf
+        begin[i] = first[places[i]]
+        number[i] = first[places[i] + 1] - begin[i]
 
 
 @kernel
 def gather_places(
-    places: NDArray[np.int64],
+    begin: NDArray[np.int64],
     start: NDArray[np.int64],
-    first: NDArray[Any],
     amount: NDArray[np.float64],
     slot: NDArray[Any],
+    slot_market: NDArray[np.int32],
+    slot_sells: NDArray[np.float64],
     owned: NDArray[np.float64],
     side: NDArray[Any],
+    sold: NDArray[np.float64],
 ) -> None:
-    """Copy amounts and slots of the accounts at some places, one after the other: the next loop need not wait."""
-    for i in range(len(places)):
-        begin = first[places[i]]
-        for k in range(start[i], start[i + 1]):
-            owned[k], side[k] = amount[begin + k - start[i]], slot[begin + k - start[i]]
+    """Copy amounts and slots of some accounts, one after the other, and add up what will be sold by market.
+
+    Nothing that is copied decides where the next load is from: the processor need not wait for one to begin another.
+    """
+    size = len(begin)
+    for i in range(size):
+        shift = begin[i] - start[i]
+        for k in range(np.uint64(start[i]), np.uint64(start[i + 1])):  # unsigned: no test for places from the end
+            e = np.uint64(shift + k)
+            owned[k], side[k] = amount[e], slot[e]
+    for k in range(np.uint64(start[0]), np.uint64(start[size])):
+        sold[slot_market[side[k]]] += owned[k] * slot_sells[side[k]]
 
 
 @kernel
@@ -130,7 +122,7 @@ def close_places(
     share: NDArray[np.float64],
     markets: Markets,
     books: Books,
-    levels: Levels,
+    met: NDArray[np.float64],
     units: NDArray[np.float64],
     cash: NDArray[np.float64],
     total: NDArray[np.float64],
@@ -139,56 +131,121 @@ def close_places(
 ) -> tuple[int, int, int, int]:
     """Do to accounts without a seat what ``close_whole`` and ``write_off`` do: sell, repay from the largest debt on.
 
-    Returns the numbers of sales, purchases, debts lost and accounts that traded.
+    Their books end nowhere: forms without steps, or without impact. ``met`` is the net quantity on each book that the
+    first account finds. Returns the numbers of sales, purchases, debts lost and accounts that traded.
     """
+    book, bid, ask, depth, form, sold, left = _unfolded(markets, books, met)
     sales, purchases, losses, traded = 0, 0, 0, 0
     for i in range(len(start) - 1):
         purse, debts, before = 0.0, 0, sales
-        for k in range(start[i], start[i + 1]):
+        d: Any = -1
+        for k in range(np.uint64(start[i]), np.uint64(start[i + 1])):
             units[k], cash[k] = 0.0, 0.0
-            m = slot_market[side[k]]
+            m = np.uint64(slot_market[side[k]])
             if slot_is_debt[side[k]]:
-                debts += 1
+                debts, d = debts + 1, np.int64(k)
                 continue
             held = owned[k] * share[m]
-            total[_GONE, m] += owned[k]
-            total[_LEFT, m] += 1.0
+            total[m, _GONE] += owned[k]
+            total[m, _LEFT] += 1.0
             if held <= 0.0:
                 continue
-            market = markets[m]
-            units[k], cash[k] = trade(market.shocked, held, books[market.book], levels)
-            total[_SOLD, m] += units[k]
-            total[_PROCEEDS, m] += cash[k]
-            last_sale[market.book] = sales
-            purse += cash[k]
-            sales += 1
-        for _ in range(debts):
-            d, most = -1, 0.0
-            for k in range(start[i], start[i + 1]):
-                if slot_is_debt[side[k]] and units[k] == 0.0:
-                    owed = owned[k] * marks[slot_market[side[k]]]
-                    if owed > most:
-                        d, most = k, owed
-            if d < 0 or purse <= 0.0:
-                break
-            m = slot_market[side[d]]
-            market = markets[m]
-            bought, paid = buy_for(market.shocked, owned[d], purse, books[market.book], levels)
-            units[d], cash[d] = -bought, -paid
-            total[_BOUGHT, m] += units[d]
-            total[_COST, m] += cash[d]
+            q = book[m]
+            if form[q] == EXPONENTIAL and held < 0.5 * depth[q] < np.inf:
+                fall = left[q] * _fallen(held / depth[q])
+                paid = bid[m] * depth[q] * fall
+                sold[q] += held
+                left[q] -= fall
+            else:
+                paid = smooth_cash(form[q], bid[m], sold[q], depth[q], held)
+                sold[q] += held
+                left[q] = _left(sold[q], depth[q])
+            units[k], cash[k] = held, paid
+            total[m, _SOLD] += held
+            total[m, _PROCEEDS] += paid
+            last_sale[q] = sales
             purse += paid
-            purchases += 1
-            if units[d] < owned[d]:  # the purse is empty
+            sales += 1
+        traded += sales > before
+        for _ in range(debts):
+            if debts > 1:
+                d = _largest_debt(start[i], start[i + 1], owned, side, slot_market, slot_is_debt, marks, units)
+            if d < 0 or purse <= 0.0 or owned[d] * marks[slot_market[side[d]]] <= 0.0:
                 break
-        for k in range(start[i], start[i + 1]):
+            m = np.uint64(slot_market[side[d]])
+            q = book[m]
+            bought, paid = owned[d], -smooth_cash(form[q], ask[m], sold[q], depth[q], -owned[d])
+            if paid > purse:
+                bought = min(bought, -smooth_units(form[q], ask[m], sold[q], depth[q], -purse))
+                paid = -smooth_cash(form[q], ask[m], sold[q], depth[q], -bought)
+            bought = -smooth_fill(form[q], sold[q], depth[q], -bought)
+            units[d], cash[d] = bought, paid
+            total[m, _BOUGHT] += bought
+            total[m, _COST] += paid
+            sold[q] -= bought
+            left[q] = _left(sold[q], depth[q])
+            purse -= paid
+            purchases += 1
+            if bought < owned[d]:  # the purse is empty
+                break
+        for k in range(np.uint64(start[i]), np.uint64(start[i + 1])):
             if slot_is_debt[side[k]] and units[k] < owned[k]:
-                m = slot_market[side[k]]
-                total[_LOST, m] += owned[k] - units[k]
+                m = np.uint64(slot_market[side[k]])
+                total[m, _LOST] += owned[k] - units[k]
                 last_loss[m] = losses
                 losses += 1
-        traded += sales > before
     return sales, purchases, losses, traded
+
+
+@kernel
+def _unfolded(markets: Markets, books: Books, met: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
+    """Book, bid and ask of markets, and depth, form, net quantity and what is left of the price of books, as arrays."""
+    size = len(markets)
+    book, bid, ask = np.empty(size, np.uint64), np.empty(size), np.empty(size)
+    for m in range(size):
+        market = markets[m]
+        book[m] = market.book
+        bid[m] = market.shocked * side_of(True, books[market.book])
+        ask[m] = market.shocked * side_of(False, books[market.book])
+    depth, form, left = np.empty(len(met)), np.empty(len(met), np.int64), np.empty(len(met))
+    for q in range(len(met)):
+        depth[q], form[q], left[q] = books[q].depth, books[q].form, _left(met[q], books[q].depth)
+    return book, bid, ask, depth, form, met.copy(), left
+
+
+@kernel
+def _left(sold: float, depth: float) -> float:
+    """Return what is left of an exponential price."""
+    return 1.0 if np.isinf(depth) else float(np.exp(-sold / depth))
+
+
+@kernel
+def _fallen(x: float) -> float:
+    """1 - exp(-x): most sales are small, and a few terms exact."""
+    if x < 1e-3:
+        return x * (1.0 - x * (1 / 2 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120)))))
+    return float(-np.expm1(-x))
+
+
+@kernel
+def _largest_debt(
+    first: int,
+    last: int,
+    owned: NDArray[np.float64],
+    side: NDArray[Any],
+    slot_market: NDArray[np.int32],
+    slot_is_debt: NDArray[np.bool_],
+    marks: NDArray[np.float64],
+    units: NDArray[np.float64],
+) -> int:
+    """Largest debt of an account of which nothing was bought yet; -1 where there is none."""
+    d, most = -1, 0.0
+    for k in range(first, last):
+        if slot_is_debt[side[k]] and units[k] == 0.0:
+            owed = owned[k] * marks[slot_market[side[k]]]
+            if owed > most:
+                d, most = k, owed
+    return d
 
 
 @dataclass(eq=False)
@@ -206,6 +263,7 @@ class Strokes:
             exchanges = self._closes_at_once()[self.state.markets.exchange[index.segment_first]]
         self.answers, self.exchanges, self.losses = most, exchanges, 0  # debts lost in a round
         self.edges = index.block_first[np.searchsorted(index.block_segment, np.arange(len(exchanges) + 1))]
+        self.apart = bool(np.isinf(self.state.books.depth[self.state.markets.book[index.as_debt]]).all())
 
     def _closes_at_once(self) -> NDArray[np.bool_]:
         """Exchanges that sell whole accounts, all of whose books take what is sold and sell what is wanted."""
@@ -225,43 +283,91 @@ class Strokes:
         here = np.repeat(self.exchanges, np.diff(np.searchsorted(places, self.edges)))
         return np.asarray(here & (self.state.overlay.index.answer[places] <= self.answers))
 
-    def weigh(
-        self, places: NDArray[np.int64], marks: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Health of the accounts at some places, and the markets of their largest collateral."""
-        index, share = self.state.overlay.index, self.state.overlay.share
-        health, largest = np.empty(len(places)), np.empty(len(places), dtype=np.int32)
-        slots = (index.first, index.amount, index.slot, index.slot_market, index.slot_weight, index.slot_is_debt)
-        in_threads(
-            lambda part: weigh_places(places[part], *slots, marks, share, health[part], largest[part]),
-            _pieces(len(places)),
-        )
-        return health, largest
-
     def close(self, places: NDArray[np.int64], marks: NDArray[np.float64], number: int) -> tuple[Stroke, Totals]:
-        """Close the accounts at some places one after the other, post what that did, and note it."""
+        """Close the accounts at some places one after the other, post what that did, and note it.
+
+        Where no purchase moves a price, what those before sold tells where an account finds its books: pieces of the
+        accounts are closed side by side.
+        """
         state, overlay = self.state, self.state.overlay
-        index, share = overlay.index, overlay.share
-        start = np.concatenate([[0], np.cumsum(index.first[places + 1] - index.first[places], dtype=np.int64)])
-        owned, side = np.empty(start[-1]), np.empty(start[-1], dtype=index.slot.dtype)
-        table = (index.first, index.amount, index.slot, owned, side)
-        in_threads(lambda part: gather_places(places[part], start[part.start :], *table), _pieces(len(places)))
+        index, share, pieces = overlay.index, overlay.share, _pieces(len(places))
+        start, owned, side, sold = self._laid_out(places, pieces)
+        if not self.apart:
+            pieces, sold = [slice(0, len(places))], sold[:1]
         units, cash = np.empty((2, len(owned)))
-        total = np.zeros((7, len(marks)))
-        last_sale, last_loss = np.full(len(state.books), -1), np.full(len(marks), -1)
-        given = (start, owned, side, index.slot_market, index.slot_is_debt, marks, share)
-        board = (state.markets, state.books, state.levels)
-        counts = close_places(*given, *board, units, cash, total, last_sale, last_loss)
+        given = (owned, side, index.slot_market, index.slot_is_debt, marks, share, state.markets, state.books)
+
+        def work(part: slice, met: NDArray[np.float64]) -> Totals:
+            total, last_loss = np.zeros((len(marks), 7)), np.full(len(marks), -1)
+            last_sale = np.full(len(met), -1)
+            made = (units, cash, total, last_sale, last_loss)
+            counts = close_places(start[part.start : part.stop + 1], *given, met, *made)
+            return Totals(total.T, *counts, last_sale, last_loss)
+
+        did = _added_up(in_threads(work, zip(pieces, self._met(sold), strict=True)))
         stroke = Stroke(number, places, units, cash, marks.copy(), share.copy(), overlay.cut.copy())
         overlay.strokes.append(stroke)
-        overlay.cold -= total[_GONE]
-        overlay.holders -= total[_LEFT].astype(np.int64)
-        _post(state.ledger, total, marks, state.markets.exchange + state.n_traders)
-        return stroke, Totals(total, *counts, last_sale, last_loss)
+        overlay.cold -= did.by_market[_GONE]
+        overlay.holders -= did.by_market[_LEFT].astype(np.int64)
+        _advance(state.books, state.markets.book, did.by_market[_SOLD] - did.by_market[_BOUGHT])
+        _post(state.ledger, did.by_market, marks, state.markets.exchange + state.n_traders)
+        return stroke, did
+
+    def _laid_out(self, places: NDArray[np.int64], pieces: list[slice]) -> tuple[NDArray[Any], ...]:
+        """Where each account starts in them, amounts and slots one after the other, and units to sell by piece."""
+        index, share = self.state.overlay.index, self.state.overlay.share
+        begin, start = np.empty(len(places), dtype=np.int64), np.zeros(len(places) + 1, dtype=np.int64)
+
+        def find(part: slice) -> None:
+            find_places(places[part], index.first, begin[part], start[1:][part])
+
+        in_threads(find, [(part,) for part in pieces])
+        np.cumsum(start, out=start)
+        owned, side = np.empty(start[-1]), np.empty(start[-1], dtype=index.slot.dtype)
+        sold = np.zeros((len(pieces), len(share)))
+        sells = np.where(index.slot_is_debt, 0.0, share[index.slot_market])
+        table = (index.amount, index.slot, index.slot_market, sells, owned, side)
+
+        def gather(part: slice, units: NDArray[np.float64]) -> None:
+            gather_places(begin[part], start[part.start :], *table, units)
+
+        in_threads(gather, zip(pieces, sold, strict=True))
+        return start, owned, side, sold
+
+    def _met(self, sold: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Net quantity on each book as each piece of the accounts finds it, when those before it have sold."""
+        books, book = self.state.books, self.state.markets.book
+        added = np.zeros((len(books), len(sold)))
+        np.add.at(added, book, sold.T)
+        met: NDArray[np.float64] = books.sold + (np.cumsum(added, axis=1) - added).T
+        return met
 
 
-def _pieces(size: int) -> list[tuple[slice]]:
-    return [(slice(low, low + PIECE),) for low in range(0, size, PIECE)]
+def _pieces(size: int) -> list[slice]:
+    return [slice(low, min(low + PIECE, size)) for low in range(0, size, PIECE)]
+
+
+def _advance(books: Any, book: NDArray[Any], net: NDArray[np.float64]) -> None:
+    """Lead books on by net sales, by market."""
+    units = group_sum(book, net, len(books))
+    books["sold"] += units
+    books["passing"] += (1.0 - books.permanent) * units
+
+
+def _added_up(parts: list[Totals]) -> Totals:
+    """Add up what pieces of a stroke did."""
+    counts = np.array([part[1:5] for part in parts])
+    last_sale = _last([part.last_sale for part in parts], counts[:, 0])
+    last_loss = _last([part.last_loss for part in parts], counts[:, 2])
+    sales, purchases, losses, traded = counts.sum(axis=0).tolist()
+    by_market = np.sum([part.by_market for part in parts], axis=0)
+    return Totals(by_market, sales, purchases, losses, traded, last_sale, last_loss)
+
+
+def _last(found: list[NDArray[np.int64]], number: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Last of what each piece numbered from 0 on, in the numbers of the whole; -1: none."""
+    last, before = np.array(found), (np.cumsum(number) - number)[:, None]
+    return np.asarray(np.where(last >= 0, last + before, -1).max(axis=0))
 
 
 def _post(ledger: Ledger, total: NDArray[np.float64], marks: NDArray[np.float64], bank: NDArray[Any]) -> None:
