@@ -263,6 +263,7 @@ class Strokes:
             exchanges = self._closes_at_once()[self.state.markets.exchange[index.segment_first]]
         self.answers, self.exchanges, self.losses = most, exchanges, 0  # debts lost in a round
         self.edges = index.block_first[np.searchsorted(index.block_segment, np.arange(len(exchanges) + 1))]
+        self.everybody = bool(exchanges.all()) and bool((index.answer <= most).all())
         self.apart = bool(np.isinf(self.state.books.depth[self.state.markets.book[index.as_debt]]).all())
 
     def _closes_at_once(self) -> NDArray[np.bool_]:
@@ -280,6 +281,8 @@ class Strokes:
 
     def fits(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of these places, in rising order, hold accounts that would end in one stroke."""
+        if self.everybody:
+            return np.ones(len(places), dtype=bool)
         here = np.repeat(self.exchanges, np.diff(np.searchsorted(places, self.edges)))
         return np.asarray(here & (self.state.overlay.index.answer[places] <= self.answers))
 

@@ -30,11 +30,12 @@ def cover_holes(desk: Desk, marks: NDArray[np.float64]) -> None:
     state, hole = desk.state, desk.state.ledger.hole
     rules = state.rules
     rules["fund_left"], rules["fund_peak"] = rules.fund_cap, np.maximum(rules.fund_peak, state.fund_units)
-    first = hole.copy()
-    for exchange in np.unique(desk.state.markets.exchange[hole > 0.0]).tolist():
+    first, venue = hole.copy(), desk.state.markets.exchange
+    for exchange in np.unique(venue[hole > 0.0]).tolist():
         layers = {layer.name: layer for layer in desk.state.deficits[exchange].layers}
+        own = np.flatnonzero(venue == exchange)
         for name in (*desk.state.layers_of(exchange), "uncovered"):
-            for market in np.flatnonzero((hole > 0.0) & (desk.state.markets.exchange == exchange)).tolist():
+            for market in own[hole[own] > 0.0].tolist():
                 gap = Gap(exchange, market, float(hole[market]), marks)
                 used, paid = _LAYERS[name](desk, gap, layers.get(name))
                 if hole[market] <= ROUNDING * first[market]:
