@@ -95,7 +95,10 @@ def in_threads(work: Callable[..., R], pieces: Iterable[tuple[Any, ...]]) -> lis
 
 
 def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads may run kernels: no more than ``NUMBA_NUM_THREADS``, which joblib sets in its workers."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = os.environ.get("NUMBA_NUM_THREADS", "")
+    return min(own, max(int(most), 1)) if most.isdigit() else own
 
 
 @functools.cache

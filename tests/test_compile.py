@@ -119,3 +119,10 @@ def test_a_fork_starts_threads_of_its_own():
         raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("given", "threads"), [("1", 1), ("3", 3), ("0", 1), ("99", 4), ("many", 4), ("", 4)])
+def test_no_more_threads_than_workers_are_told_to_use(given, threads, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(4)), raising=False)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", given)
+    assert _compile._processors() == threads
