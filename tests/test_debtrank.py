@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netcontagion._status import Status
-from netcontagion.clearing import LinearDebtRank, _debtrank, debtrank, neva
+from netcontagion.clearing import LinearDebtRank, _debtrank, _debtrank_kernels, debtrank, neva
 from netcontagion.errors import NotSettledError, SchemaError
 
 HERE = Path(__file__).resolve()
@@ -121,6 +121,79 @@ def test_many_scenarios_do_not_depend_on_the_number_of_processors(monkeypatch):
     monkeypatch.setattr(_debtrank, "in_threads", lambda work, pieces: [work(*piece) for piece in pieces])
     other = debtrank(liabilities, equity, np.eye(30))
     assert one.distress.tolist() == other.distress.tolist()
+
+
+def hits(seed, nodes=40, scenarios=37, leverage=0.9):
+    """Draw a network whose impacts shrink where leverage is below 1, and scenarios of few shocks."""
+    random = np.random.default_rng(seed)
+    liabilities = random.lognormal(0, 1, (nodes, nodes)) * (random.random((nodes, nodes)) < 0.15)
+    np.fill_diagonal(liabilities, 0)
+    equity = (liabilities.sum(axis=0) + 1e-3) / leverage
+    return liabilities, equity, random.random((nodes, scenarios)) * (random.random((nodes, scenarios)) < 0.05)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_a_scenario_comes_to_does_not_depend_on_those_beside_it(variant):
+    liabilities, equity, shocks = hits(0)
+    together = debtrank(liabilities, equity, shocks, variant=variant)
+    order = np.random.default_rng(1).permutation(37)
+    shuffled = debtrank(liabilities, equity, shocks[:, order], variant=variant)
+    for name in ("distress", "lower", "upper", "iterations"):
+        assert (getattr(shuffled, name) == getattr(together, name)[..., order]).all()
+    few = debtrank(liabilities, equity, shocks[:, :9], variant=variant)
+    assert (few.distress == together.distress[:, :9]).all()
+
+
+@pytest.mark.parametrize("leverage", [0.5, 0.95, 1.05, 3.0])
+@pytest.mark.parametrize("seed", range(2))
+def test_bounds_of_many_scenarios_enclose_what_long_numbers_say(seed, leverage):
+    liabilities, equity, shocks = hits(seed, leverage=leverage)
+    result = debtrank(liabilities, equity, shocks)
+    impact, x = (liabilities / equity).T.astype(np.longdouble), shocks.astype(np.longdouble)
+    exact = np.zeros_like(x)
+    for _ in range(2_000):
+        before, exact = exact, np.minimum(1, x + impact @ exact)
+        if (before == exact).all():
+            break
+    assert (result.lower <= exact * (1 + 1e-17)).all()
+    assert (result.upper >= exact * (1 - 1e-17)).all()
+    assert (result.lower <= result.distress).all()
+    assert (result.distress <= result.upper).all()
+    assert result.status is Status.SETTLED
+
+
+def test_leaps_halve_the_sweeps():
+    liabilities, equity, shocks = hits(0, nodes=200)
+    impact, distress, rounds = liabilities / equity, np.zeros_like(shocks), 0
+    while rounds < 1_000:  # sweep by sweep, node by node, until nothing moves by what the bounds are wide
+        before, rounds = distress.copy(), rounds + 1
+        for node in range(200):
+            distress[node] = np.minimum(1, shocks[node] + impact[:, node] @ distress)
+        if np.abs(distress - before).max() <= 1e-11:
+            break
+    assert debtrank(liabilities, equity, shocks).iterations.max() <= rounds / 2
+
+
+@pytest.mark.parametrize("leverage", [0.7, 3.0])
+def test_compiled_loops_agree_with_plain_ones(leverage):
+    liabilities, equity, shocks = hits(2, nodes=9, scenarios=3, leverage=leverage)
+    impact = scipy.sparse.csr_array(liabilities / equity)
+    into = impact.T.tocsr()
+    margin, scale = _debtrank._margin(into)
+    assert (len(margin) > 0) == (leverage < 1)
+    given = *_debtrank._compressed(into), margin, scale, shocks
+    found = []
+    for kernel in (_debtrank_kernels.sweep_scenarios, _debtrank_kernels.sweep_scenarios.__wrapped__):
+        found.append((np.zeros((3, 9, 3)), np.zeros((4, 3))))
+        kernel(*given, *found[-1], 1e-10, _debtrank._rounding(into), 100, 2, 0, 3)
+    for compiled, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-15)
+    walks = []
+    for kernel in (_debtrank_kernels.walk_scenarios, _debtrank_kernels.walk_scenarios.__wrapped__):
+        walks.append((np.zeros((9, 3)), np.zeros(3, dtype=np.int64)))
+        kernel(*_debtrank._compressed(impact), shocks, *walks[-1], 2, 0, 3)
+    for compiled, plain in zip(*walks, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-15)
 
 
 # ------------------------------------------------------------------------------------------------------ published cases
@@ -421,11 +494,11 @@ def test_too_few_rounds_raise_with_the_result(scenarios):
     shock[0] = 0.01
     network = [[0, 0.9], [0.9, 0]], [1, 1], shock[:, 0] if scenarios == 1 else shock
     with pytest.raises(NotSettledError, match="MAX_ROUNDS") as caught:
-        debtrank(*network, max_rounds=12)
+        debtrank(*network, max_rounds=6)
     result = caught.value.result
     assert result.status is Status.MAX_ROUNDS
     exact = np.array([0.01, 0.009]) / (1 - 0.81)
-    loose = debtrank(*network, max_rounds=12, strict=False)
+    loose = debtrank(*network, max_rounds=6, strict=False)
     assert (exact >= loose.lower.T).all()
     assert (exact <= loose.upper.T).all()
     assert debtrank(*network).status is Status.SETTLED
@@ -435,7 +508,7 @@ def test_a_failing_scenario_is_named():
     shocks = np.zeros((2, 9))
     shocks[0, 4] = 0.01
     with pytest.raises(NotSettledError, match="in 1 of 9 scenarios, first 4"):
-        debtrank([[0, 0.9], [0.9, 0]], [1, 1], shocks, max_rounds=12)
+        debtrank([[0, 0.9], [0.9, 0]], [1, 1], shocks, max_rounds=6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

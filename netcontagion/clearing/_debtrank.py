@@ -8,6 +8,7 @@ iterated one by one, many are swept side by side (:mod:`._debtrank_kernels`).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,8 @@ from netcontagion.clearing._threshold import Claims
 from netcontagion.errors import NotSettledError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     from netcontagion.clearing._system import Bools, Floats
@@ -37,6 +40,7 @@ BATCH = 8
 SWEEPS = 1_000
 """Most sweeps side by side; scenarios that need more are solved one by one."""
 PIECES = 64  # of the scenarios, whatever the number of processors
+TERMS = 32  # most terms of the vector that shows how impacts shrink
 FIRST_POWER, FIRST_SOLVE = 4, 128  # rounds of the certificate at least, and before an exact solve is tried
 DIRECT_SIZE, SOLVES = 1_000, 20  # nodes up to which a solve is direct, and how often clipped nodes may join
 
@@ -129,16 +133,18 @@ def debtrank(
     capped = single_hit if cap_impact is None else cap_impact
     impact = impacts(owed, found["equity"], capped=capped)
     given = found["shock"]
-    scenarios = np.ascontiguousarray(np.atleast_2d(given.T))
-    spread = _walk_all(impact, scenarios) if single_hit else _spread_all(impact, scenarios, rtol, max_rounds)
     several = given.ndim == 2
+    scenarios = np.ascontiguousarray(given if several else given[:, None])
+    spread = _walk_all(impact, scenarios) if single_hit else _spread_all(impact, scenarios, rtol, max_rounds)
     weight = found.get("weights")
     result = DebtRankResult(
         shock=_frozen(given),
         weights=_frozen(_interbank_shares(owed) if weight is None else weight),
         variant=variant,
         cap_impact=capped,
-        bounds=tuple(_frozen(part.T if several else part[0]) for part in (spread.distress, spread.lower, spread.upper)),
+        bounds=tuple(
+            _frozen(part if several else part[:, 0]) for part in (spread.distress, spread.lower, spread.upper)
+        ),
         enclosure="none" if single_hit or not spread.certified.all() else "concave",
         residual=spread.residual if several else float(spread.residual[0]),
         iterations=spread.rounds if several else int(spread.rounds[0]),
@@ -236,8 +242,9 @@ class DebtRankResult:
     @property
     def value(self) -> Any:
         """DebtRank: weighted distress beyond the shock; a float, or an array (s,)."""
-        value = self.weights @ self.bounds[0] - self.weights @ self.shock
-        return float(value) if value.ndim == 0 else value
+        # not by a product of matrices: the threads that numpy starts for one spin on when they are done
+        after, before = (np.einsum("i,i...->...", self.weights, part) for part in (self.bounds[0], self.shock))
+        return float(after - before) if after.ndim == 0 else after - before
 
     @property
     def width(self) -> Any:
@@ -274,7 +281,7 @@ class DebtRankResult:
 
 
 class _Spread(NamedTuple):
-    """All scenarios solved, one per row."""
+    """All scenarios solved, one per column."""
 
     distress: Floats
     lower: Floats
@@ -302,55 +309,62 @@ class _One(NamedTuple):
 
 def _spread_all(impact: Any, shocks: Floats, rtol: float, max_rounds: int) -> _Spread:
     into = impact.T.tocsr()
-    size = len(shocks)
+    size = shocks.shape[1]
     if size >= BATCH:
         swept = _sweep_all(into, shocks, rtol, min(max_rounds, SWEEPS))
-        left = [row for row, status in enumerate(swept.statuses) if not status.settled and max_rounds > SWEEPS]
+        left = [column for column, status in enumerate(swept.statuses) if not status.settled and max_rounds > SWEEPS]
     else:
         low, middle, high = np.zeros((3, *shocks.shape))
         statuses = (Status.SETTLED,) * size
         swept = _Spread(middle, low, high, np.zeros(size), np.zeros(size, np.int64), statuses, np.ones(size, bool))
         left = list(range(size))
-    return _replaced(swept, {row: _spread_one(into, shocks[row], rtol, max_rounds) for row in left})
+    return _replaced(swept, {column: _spread_one(into, shocks[:, column], rtol, max_rounds) for column in left})
 
 
-def _replaced(spread: _Spread, rows: dict[int, _One]) -> _Spread:
+def _replaced(spread: _Spread, columns: dict[int, _One]) -> _Spread:
     """Put scenarios that were solved one by one among the others."""
     statuses = list(spread.statuses)
-    for row, one in rows.items():
-        spread.distress[row], spread.lower[row], spread.upper[row] = one.distress, one.lower, one.upper
-        spread.residual[row], spread.rounds[row] = one.residual, spread.rounds[row] + one.rounds
-        statuses[row], spread.certified[row] = one.status, one.certified
+    for column, one in columns.items():
+        for whole, part in zip(spread[:3], one[:3], strict=True):
+            whole[:, column] = part
+        spread.residual[column], spread.rounds[column] = one.residual, spread.rounds[column] + one.rounds
+        statuses[column], spread.certified[column] = one.status, one.certified
     return spread._replace(statuses=tuple(statuses))
 
 
 def _sweep_all(into: Any, shocks: Floats, rtol: float, sweeps: int) -> _Spread:
-    """Sweep all scenarios on all processors; the bounds follow from two numbers per scenario."""
-    from netcontagion.clearing._debtrank_kernels import LANES, sweep_scenarios
+    """Sweep all scenarios on all processors."""
+    from netcontagion.clearing._debtrank_kernels import sweep_scenarios
 
-    rounding = _rounding(into)
-    distress, found = np.empty_like(shocks), np.empty((4, len(shocks)))
-
-    def work(first: int, last: int) -> None:
-        given = *_compressed(into), shocks, distress, found
-        sweep_scenarios(*given, rtol, rounding, sweeps, first, last)
-
-    in_threads(work, _pieces(len(shocks), LANES))
-    above, width, moved, rounds = found
-    good = (width <= rtol) | ((above < 0.5) & (moved == 0.0))
-    statuses = tuple(Status.SETTLED if one else Status.MAX_ROUNDS for one in good)
-    reach = np.where(above < 0.5, (1 + 8 * EPS) / (1 - np.minimum(above, 0.5)), np.inf)[:, None]
-    lower = distress / (1 + 2 * rounding * rounds)[:, None]
-    np.maximum(lower, shocks, out=lower)
-    upper = np.multiply(distress, reach, out=np.zeros_like(distress), where=distress > 0)
-    np.minimum(upper, 1.0, out=upper)
-    return _Spread(distress, lower, upper, np.minimum(moved, 1.0), rounds.astype(np.int64), statuses, above < 0.5)
+    out, found = np.empty((3, *shocks.shape)), np.empty((4, shocks.shape[1]))
+    given = *_compressed(into), *_margin(into), shocks, out, found, rtol, _rounding(into), sweeps
+    _side_by_side(functools.partial(sweep_scenarios, *given), shocks.shape[1])
+    settled, bounded, moved, rounds = found
+    statuses = tuple(Status.SETTLED if one else Status.MAX_ROUNDS for one in settled)
+    return _Spread(out[0], out[1], out[2], np.minimum(moved, 1.0), rounds.astype(np.int64), statuses, bounded > 0)
 
 
-def _pieces(scenarios: int, lanes: int = 1) -> list[tuple[int, int]]:
-    """Cut the scenarios into pieces of work of whole lanes, the same for every number of processors."""
-    cuts = np.linspace(0, -(-scenarios // lanes), PIECES + 1).astype(int) * lanes
-    return [(first, min(last, scenarios)) for first, last in itertools.pairwise(cuts.tolist()) if first < last]
+def _margin(into: Any) -> tuple[Floats, Floats]:
+    """Return ``v - s`` and s, at least ``W^T v``, of a v that impacts shrink everywhere; empty where none is found.
+
+    v is ``1 + W^T 1 + ...`` up to a term that is small.
+    """
+    v, term = np.zeros(into.shape[0]), np.ones(into.shape[0])
+    for _ in range(TERMS):
+        v, term = v + term, into @ term
+        if term.max(initial=0.0) <= 0.1:
+            scale = (into @ v) * (1 + 2 * _rounding(into))
+            return v - scale, scale
+    return np.empty(0), np.empty(0)
+
+
+def _side_by_side(run: Callable[[int, int, int], None], scenarios: int) -> None:
+    """Run a kernel on pieces of the scenarios, the same for every number of processors, on all of them."""
+    from netcontagion.clearing._debtrank_kernels import LANES
+
+    cuts = np.linspace(0, -(-scenarios // LANES), PIECES + 1).astype(int) * LANES
+    pieces = ((first, min(last, scenarios)) for first, last in itertools.pairwise(cuts.tolist()) if first < last)
+    in_threads(functools.partial(run, LANES), pieces)
 
 
 def _compressed(matrix: Any) -> tuple[Any, Any, Floats]:
@@ -485,20 +499,18 @@ def _solved(into: Any, shock: Floats, below: Floats) -> Floats | None:
 
 
 def _walk_all(impact: Any, shocks: Floats) -> _Spread:
-    distress, rounds = shocks.copy(), np.zeros(len(shocks), dtype=np.int64)
-    if len(shocks) >= BATCH:
+    size = shocks.shape[1]
+    distress, rounds = np.empty_like(shocks), np.zeros(size, dtype=np.int64)
+    if size >= BATCH:
         from netcontagion.clearing._debtrank_kernels import walk_scenarios
 
-        def work(first: int, last: int) -> None:
-            walk_scenarios(*_compressed(impact), distress, rounds, first, last)
-
-        in_threads(work, _pieces(len(shocks)))
+        _side_by_side(functools.partial(walk_scenarios, *_compressed(impact), shocks, distress, rounds), size)
     else:
         rows = Claims(impact, np.ones(impact.shape[0]))
-        for row, shock in enumerate(shocks):
-            distress[row], rounds[row] = _walk(rows, shock)
-    statuses = (Status.SETTLED,) * len(shocks)
-    return _Spread(distress, distress, distress, np.zeros(len(shocks)), rounds, statuses, np.zeros(len(shocks), bool))
+        for column in range(size):
+            distress[:, column], rounds[column] = _walk(rows, shocks[:, column])
+    statuses = (Status.SETTLED,) * size
+    return _Spread(distress, distress, distress, np.zeros(size), rounds, statuses, np.zeros(size, bool))
 
 
 def _walk(rows: Claims, shock: Floats) -> tuple[Floats, int]:

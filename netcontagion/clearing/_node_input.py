@@ -35,6 +35,11 @@ class Column(NamedTuple):
             return "finite"
         return f"finite, {'more than' if self.open else 'at least'} {self.least:g}"
 
+    def allows(self, numbers: Any) -> Any:
+        """Tell which of the numbers are allowed."""
+        enough = numbers > self.least if self.open else numbers >= self.least
+        return np.isfinite(numbers) & (numbers <= self.most) & enough
+
 
 def checked_nodes(liabilities: Any, columns: dict[str, Column]) -> tuple[Any, dict[str, Floats], Any]:
     """Return the matrix, the numbers of each column and the labels, or raise one SchemaError with all that is wrong.
@@ -99,10 +104,10 @@ def _numbers(name: str, column: Column, labels: Any, problems: list[Problem]) ->
         allowed = " or ".join("(n,)" if count == 1 else "(n, s)" for count in column.dimensions)
         problems.append(Problem(name, None, None, f"shape {array.shape}", allowed, "give an array of that shape"))
         return None
-    good = np.isfinite(array) & (array <= column.most)
-    good &= array > column.least if column.open else array >= column.least
+    if array.size and column.allows(array.min()) and column.allows(array.max()):
+        return array
     cure = "give a number in that range for every node"
-    for place in np.argwhere(~good):
+    for place in np.argwhere(~column.allows(array)):
         scenario = None if array.ndim == 1 else str(place[1])
         value = float(array[tuple(place)])
         problems.append(Problem(name, scenario, int(place[0]), value, column.allowed, cure))
