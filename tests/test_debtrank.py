@@ -191,7 +191,7 @@ def test_compiled_loops_agree_with_plain_ones(leverage):
     walks = []
     for kernel in (_debtrank_kernels.walk_scenarios, _debtrank_kernels.walk_scenarios.__wrapped__):
         walks.append((np.zeros((9, 3)), np.zeros(3, dtype=np.int64)))
-        kernel(*_debtrank._compressed(impact), shocks, *walks[-1], 2, 0, 3)
+        kernel(*_debtrank._compressed(into), *_debtrank._compressed(impact), shocks, *walks[-1], 2, 0, 3)
     for compiled, plain in zip(*walks, strict=True):
         np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-15)
 

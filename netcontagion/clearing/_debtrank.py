@@ -3,7 +3,8 @@
 Linear DebtRank is the least fixed point of ``h = min(1, x + W^T h)``, F for short. Among the nodes that distress
 reaches, F is monotone, concave and after some rounds k positive at 0: its solution h* is unique there, and enclosed
 with f = F^k(0) and r = F^k(p) - p: ``p / (1 + max r^- / f) <= h* <= p / (1 - max r^+ / f)``. Few scenarios are
-iterated one by one, many are swept side by side (:mod:`._debtrank_kernels`).
+iterated one by one, many are swept side by side (:mod:`._debtrank_kernels`). There, where impacts shrink some v > 0,
+``W^T v < v``, F is a contraction, and one sweep bounds every scenario from any start.
 """
 
 from __future__ import annotations
@@ -504,7 +505,8 @@ def _walk_all(impact: Any, shocks: Floats) -> _Spread:
     if size >= BATCH:
         from netcontagion.clearing._debtrank_kernels import walk_scenarios
 
-        _side_by_side(functools.partial(walk_scenarios, *_compressed(impact), shocks, distress, rounds), size)
+        given = *_compressed(impact.T.tocsr()), *_compressed(impact), shocks, distress, rounds
+        _side_by_side(functools.partial(walk_scenarios, *given), size)
     else:
         rows = Claims(impact, np.ones(impact.shape[0]))
         for column in range(size):

@@ -20,7 +20,8 @@ POWER, FIRST_POWER = 4, 3  # sweeps from one look to the next: with a margin, an
 LEAP, LEAPING = 20.0, 200  # a leap is at most so many last changes; after so many sweeps there are none
 SLACK = 1.0 + 2.0**-49  # for the rounding of the bounds themselves
 FALL, RISE, TOP, MOVED, FRESH = range(5)  # rows of spans: what a look finds in each lane
-DENSE = 4  # a step whose entries are at least 1 / DENSE of the nodes looks at all nodes, else at those it hits
+DENSE = 2  # a step in which at least 1 / DENSE of all debts have their turn asks each node who hits it
+MANY = 8  # of the nodes at least 1 / MANY are found in order by looking at all, fewer by sorting
 
 
 # ------------------------------------------------------------------------------------------------------------- linear
@@ -204,58 +205,128 @@ def sweep_scenarios(
 
 
 @kernel
+def pull(
+    indptr: Any, indices: Any, impact: Any, h: Any, active: Any, total: Any, fresh: Any, going: Any, turn: Any
+) -> int:
+    """Let every node add up what it is hit by; list the nodes whose first distress that is in some lane."""
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    turns = 0
+    for j in range(len(h)):
+        for lane in range(len(total)):
+            total[lane] = 0.0
+        place, end = np.uint64(indptr[j]), np.uint64(indptr[j + 1])
+        while place + three < end:
+            i, k = np.uint64(indices[place]), np.uint64(indices[place + one])
+            m, n = np.uint64(indices[place + two]), np.uint64(indices[place + three])
+            a, b, c, d = impact[place], impact[place + one], impact[place + two], impact[place + three]
+            for lane in range(len(total)):  # one after the other, as where it is pushed
+                new = total[lane] + a * active[i, lane] + b * active[k, lane]
+                total[lane] = new + c * active[m, lane] + d * active[n, lane]
+            place += four
+        while place < end:
+            i, a = np.uint64(indices[place]), impact[place]
+            for lane in range(len(total)):
+                total[lane] += a * active[i, lane]
+            place += one
+        for lane in range(len(total)):
+            new = min(1.0, h[j, lane] + total[lane])
+            fresh[j, lane] = new if h[j, lane] == 0.0 else 0.0
+            h[j, lane] = new
+        most = 0.0
+        for lane in range(len(total)):
+            most += fresh[j, lane]
+        if most > 0.0:
+            for lane in range(len(total)):
+                going[lane] = max(going[lane], fresh[j, lane])
+            turn[turns] = j
+            turns += 1
+    return turns
+
+
+@kernel
+def sort(numbers: Any, count: int) -> None:
+    """Sort the first numbers in place by Shell's method: numpy's takes longer to compile."""
+    gap = count // 2
+    while gap > 0:
+        for k in range(gap, count):
+            number, place = numbers[k], k
+            while place >= gap and numbers[place - gap] > number:
+                numbers[place] = numbers[place - gap]
+                place -= gap
+            numbers[place] = number
+        gap //= 2
+
+
+@kernel
 def walk_scenarios(
-    indptr: Any, indices: Any, impact: Any, shocks: Any, distress: Any, steps: Any, lanes: int, first: int, last: int
-) -> None:
+    indptr: Any, indices: Any, impact: Any, at: Any, to: Any, size: Any, shocks: Any, distress: Any, steps: Any,
+    lanes: int, first: int, last: int,
+) -> None:  # fmt: skip
     """Let every distressed node pass its distress on once, in the scenarios from first to last.
 
-    ``indptr, indices, impact``: for each node i the j that it hits.
+    ``indptr, indices, impact``: for each node j the i that it is hit by; ``at, to, size``: for each i the j that it
+    hits. Either way what a node receives is added up in the order of the i, whoever else is active in other lanes.
     """
     nodes = len(shocks)
-    rows, received, waiting = np.zeros((lanes, nodes)), np.zeros(nodes), np.zeros(nodes, dtype=np.bool_)
-    active, touched = np.zeros(nodes, dtype=np.int64), np.zeros(nodes, dtype=np.int64)
-    for start in range(first, last, lanes):  # column by column each number would come from a cache line of its own
-        taken = min(lanes, last - start)
+    h, received = np.zeros((nodes, lanes)), np.zeros((nodes, lanes))
+    active, fresh = np.zeros((nodes, lanes)), np.zeros((nodes, lanes))
+    turn, hit, marked = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.zeros(nodes, np.bool_)
+    going, total = np.zeros(lanes), np.zeros(lanes)
+    for start in range(first, last, lanes):
         for j in range(nodes):
-            for lane in range(taken):
-                rows[lane, j] = shocks[j, start + lane]
-        for lane in range(taken):
-            h = rows[lane]
-            count = 0
-            for j in range(nodes):
-                if h[j] > 0.0:
-                    active[count] = j
-                    count += 1
-            while count > 0:
-                steps[start + lane] += 1
-                entries, hit = 0, 0
-                for k in range(count):
-                    entries += indptr[active[k] + 1] - indptr[active[k]]
-                dense = DENSE * entries >= nodes
-                for k in range(count):
-                    i = active[k]
-                    part = h[i]
-                    if dense:
-                        for place in range(np.uint64(indptr[i]), np.uint64(indptr[i + 1])):
-                            received[np.uint64(indices[place])] += impact[place] * part
-                    else:
-                        for place in range(indptr[i], indptr[i + 1]):
-                            j = indices[place]
-                            if not waiting[j]:
-                                waiting[j] = True
-                                touched[hit] = j
-                                hit += 1
-                            received[j] += impact[place] * part
-                count = 0
-                for k in range(nodes if dense else hit):
-                    j = k if dense else touched[k]
-                    if received[j] > 0.0:
-                        if h[j] == 0.0:
-                            active[count] = j
-                            count += 1
-                        h[j] = min(1.0, h[j] + received[j])
-                        received[j] = 0.0
-                    waiting[j] = False
+            marked[j] = True
+            for lane in range(lanes):
+                h[j, lane] = active[j, lane] = 0.0
+                received[j, lane] = shocks[j, start + lane] if start + lane < last else 0.0
+        hits = nodes
+        while hits > 0:
+            many = MANY * hits >= nodes
+            if not many:
+                sort(hit, hits)
+            turns = 0
+            for k in range(nodes if many else hits):
+                j = k if many else hit[k]
+                if not marked[j]:
+                    continue
+                marked[j] = False
+                most = 0.0
+                for lane in range(lanes):
+                    new = min(1.0, h[j, lane] + received[j, lane])
+                    active[j, lane] = new if h[j, lane] == 0.0 else 0.0
+                    h[j, lane], received[j, lane] = new, 0.0
+                    most += active[j, lane]
+                if most > 0.0:
+                    for lane in range(lanes):
+                        going[lane] = max(going[lane], active[j, lane])
+                    turn[turns] = j
+                    turns += 1
+            pulling = True
+            while pulling:
+                debts = 0
+                for k in range(turns):
+                    debts += at[turn[k] + 1] - at[turn[k]]
+                for lane in range(lanes):
+                    if going[lane] > 0.0:
+                        steps[start + lane] += 1
+                        going[lane] = 0.0
+                pulling = turns > 0 and DENSE * debts >= len(impact)
+                if pulling:
+                    turns = pull(indptr, indices, impact, h, active, total, fresh, going, turn)
+                    active, fresh = fresh, active
+            hits = 0
+            for k in range(turns):
+                i = turn[k]
+                for place in range(np.uint64(at[i]), np.uint64(at[i + 1])):
+                    j, share = np.uint64(to[place]), size[place]
+                    for lane in range(lanes):
+                        received[j, lane] += share * active[i, lane]
+                    if not marked[j]:
+                        marked[j] = True
+                        hit[hits] = j
+                        hits += 1
+            for k in range(turns):
+                for lane in range(lanes):
+                    active[turn[k], lane] = 0.0
         for j in range(nodes):
-            for lane in range(taken):
-                distress[j, start + lane] = rows[lane, j]
+            for lane in range(min(lanes, last - start)):
+                distress[j, start + lane] = h[j, lane]
