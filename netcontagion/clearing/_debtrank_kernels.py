@@ -317,12 +317,12 @@ def walk_scenarios(
             for k in range(turns):
                 i = turn[k]
                 for place in range(np.uint64(at[i]), np.uint64(at[i + 1])):
-                    j, share = np.uint64(to[place]), size[place]
+                    creditor, share = np.uint64(to[place]), size[place]
                     for lane in range(lanes):
-                        received[j, lane] += share * active[i, lane]
-                    if not marked[j]:
-                        marked[j] = True
-                        hit[hits] = j
+                        received[creditor, lane] += share * active[i, lane]
+                    if not marked[creditor]:
+                        marked[creditor] = True
+                        hit[hits] = creditor
                         hits += 1
             for k in range(turns):
                 for lane in range(lanes):
