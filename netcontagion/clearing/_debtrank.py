@@ -363,9 +363,10 @@ def _side_by_side(run: Callable[[int, int, int], None], scenarios: int) -> None:
     """Run a kernel on pieces of the scenarios, the same for every number of processors, on all of them."""
     from netcontagion.clearing._debtrank_kernels import LANES
 
-    cuts = np.linspace(0, -(-scenarios // LANES), PIECES + 1).astype(int) * LANES
+    lanes = LANES if scenarios > LANES else LANES // 2
+    cuts = np.linspace(0, -(-scenarios // lanes), PIECES + 1).astype(int) * lanes
     pieces = ((first, min(last, scenarios)) for first, last in itertools.pairwise(cuts.tolist()) if first < last)
-    in_threads(functools.partial(run, LANES), pieces)
+    in_threads(functools.partial(run, lanes), pieces)
 
 
 def _compressed(matrix: Any) -> tuple[Any, Any, Floats]:
