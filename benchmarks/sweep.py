@@ -65,7 +65,7 @@ def clear_many(name: str, nodes: int, number: int, sample: int, seed: int) -> No
         shocks = [nc.Shock.default(int(bank)) for bank in rng.integers(0, nodes, number)]
     else:
         shocks = [nc.Shock.loss(float(share)) for share in rng.uniform(0.0, 0.4, number)]
-    nc.sweep(net, shocks[:2], run=nc.clear, progress=False)  # compiles
+    nc.sweep(net, shocks[:16], run=nc.clear, progress=False)  # compiles
     started = time.perf_counter()
     found = nc.sweep(net, shocks, run=nc.clear, tail=None, progress=False)
     ours = time.perf_counter() - started
@@ -104,16 +104,16 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=10_000)
     parser.add_argument("--clearings", type=int, default=10_000)
     parser.add_argument("--accounts", type=int, default=1_000_000)
-    parser.add_argument("--scenarios", type=int, default=200)
-    parser.add_argument("--sample", type=int, default=100)
-    parser.add_argument("--n-jobs", type=int, default=2)
+    parser.add_argument("--scenarios", type=int, nargs="+", default=[200, 1_000])
+    parser.add_argument("--sample", type=int, default=60)
+    parser.add_argument("--n-jobs", type=int, default=1, help="processes; threads use all processors in one, too")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     sample = min(options.sample, options.clearings)
     for name in ("one default", "loss of all"):
         clear_many(name, options.nodes, options.clearings, sample, options.seed)
-    sample = min(options.sample, options.scenarios)
-    cascade_many(options.accounts, options.scenarios, sample, options.seed, options.n_jobs)
+    for number in options.scenarios:
+        cascade_many(options.accounts, number, min(options.sample, number), options.seed, options.n_jobs)
     print(f"largest resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 

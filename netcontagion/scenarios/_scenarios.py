@@ -96,7 +96,10 @@ class Scenarios(Sequence[Shock]):
             Assets, traders or exchanges that the network does not know.
         """
         errors = []
+        known = {"trader": net.labels("traders"), "exchange": net.labels("exchanges")}
         for kind, name, family in dict.fromkeys(itertools.chain.from_iterable(map(_names, self._shocks))):
+            if type(name) in (str, int) and name in known.get(kind, ()):
+                continue
             try:
                 _look_up(net, kind, name, family=family)
             except UnknownLabelError as error:
@@ -269,10 +272,14 @@ def _names(shock: Shock) -> Names:
             yield from (("asset", name, family) for name, _ in pairs)
         for name, _ in strike.losses:
             yield "trader", name, False
-        for name in sorted(strike.defaults, key=repr):
+        for name in _sorted(strike.defaults):
             yield "trader", name, False
-        for name in sorted(strike.outages, key=repr):
+        for name in _sorted(strike.outages):
             yield "exchange", name, False
+
+
+def _sorted(names: frozenset[Any]) -> Iterable[Any]:
+    return sorted(names, key=repr) if len(names) > 1 else names
 
 
 def _look_up(net: ExposureNetwork, kind: str, name: Any, *, family: bool) -> None:
