@@ -133,14 +133,16 @@ def from_suppliers(desk: Desk, gap: Gap, _rule: Layer) -> tuple[float, float]:
     entries = state.overlay.suppliers(table, gap.market)
     if protects:
         entries = entries[desk.holds[state.overlay.code[table.account[entries]]]]
-    supplied = table.deposited[entries]
-    total = float(supplied.sum()) + (0.0 if protects else state.overlay.cold_units(gap.market))
+    total = 0.0 if protects else state.overlay.cold_units(gap.market)
+    if len(entries):
+        total += float(table.deposited[entries].sum())
     if total <= 0.0:
         return 0.0, 0.0
     share = min(gap.units / total, 1.0)
     if not protects:
         state.overlay.cut_suppliers(gap.market, share, price)
     if len(entries):
+        supplied = table.deposited[entries]
         cut = supplied * share
         table["deposited"][entries] = supplied - cut
         trader = state.accounts.trader[table.account[entries]]

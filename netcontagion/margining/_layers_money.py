@@ -26,8 +26,6 @@ __all__ = ["from_equity", "from_fund", "from_skin", "from_surplus", "from_vault"
 def from_fund(desk: Desk, gap: Gap, _rule: Layer) -> tuple[float, float]:
     """Pay from the insurance fund, within what it may bear and what must stay in it."""
     state, exchange = desk.state, gap.exchange
-    if state.fund_units[exchange] <= 0.0:
-        return 0.0, 0.0
     rule, mark = state.rules[exchange], float(gap.marks[gap.market])
     held = float(state.fund_units[exchange] - (1.0 - rule.drawdown) * rule.fund_peak)
     if rule.fund_left < np.inf and mark > 0.0:
@@ -119,8 +117,6 @@ def from_skin(desk: Desk, gap: Gap, _rule: Layer) -> tuple[float, float]:
 
 
 def _own_money(state: Live, pot: NDArray[np.float64], gap: Gap) -> tuple[float, float]:
-    if pot[gap.exchange] <= 0.0:
-        return 0.0, 0.0
     cash = min(cost(state, gap.market, gap.units), float(pot[gap.exchange]))
     if cash <= 0.0:
         return 0.0, 0.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from netcontagion.margining._index import Index
 
-__all__ = ["Exposed", "Reach", "Scan", "Watch", "scan"]
+__all__ = ["Exposed", "Reach", "Scan", "Slots", "Watch", "scan"]
 
 NEAR = 1.0 + 1e-9  # health below this is looked at exactly
 CHUNK = 256  # blocks that one thread values at a time: results do not depend on the number of threads
@@ -32,13 +32,7 @@ def scan(
     first: NDArray[Any],
     amount: NDArray[np.float64],
     slot: NDArray[Any],
-    slot_market: NDArray[np.int32],
-    slot_weight: NDArray[np.float64],
-    slot_is_debt: NDArray[np.bool_],
-    backing_price: NDArray[np.float64],
-    debt_price: NDArray[np.float64],
-    marks: NDArray[np.float64],
-    share: NDArray[np.float64],
+    slots: Slots,
     opened: NDArray[np.uint8],
     worst: NDArray[np.float64],
     places: NDArray[np.int64],
@@ -51,35 +45,58 @@ def scan(
     ``largest``. ``worst`` of each block becomes the highest debt over weighted collateral of the accounts left.
     Accounts that were opened are passed over.
     """
-    count = 0
+    count, one = np.uint64(0), np.uint64(1)
     for i in range(len(blocks)):
-        highest = 0.0
-        for place in range(np.uint64(block_first[blocks[i]]), np.uint64(block_first[blocks[i] + 1])):
+        highest, start = 0.0, np.uint64(block_first[blocks[i]])  # unsigned: no test for places from the end
+        end = np.uint64(first[start])
+        for place in range(start, np.uint64(block_first[blocks[i] + 1])):
+            begin, end = end, np.uint64(first[place + one])
             if opened[place]:
                 continue
             backing, debt = 0.0, 0.0
-            for e in range(np.uint64(first[place]), np.uint64(first[place + np.uint64(1)])):
-                backing += amount[e] * backing_price[slot[e]]
-                debt += amount[e] * debt_price[slot[e]]
+            for e in range(begin, end):
+                backing += amount[e] * slots.backing[slot[e]]
+                debt += amount[e] * slots.owed[slot[e]]
             if backing < debt * NEAR:
-                backing, debt, most, where = 0.0, 0.0, 0.0, -1
-                for e in range(np.uint64(first[place]), np.uint64(first[place + np.uint64(1)])):
+                backing, most = 0.0, 0.0
+                where: Any = -1
+                for e in range(begin, end):
                     s = slot[e]
-                    m = slot_market[s]
-                    if slot_is_debt[s]:
-                        debt += amount[e] * marks[m]
-                        continue
-                    value = amount[e] * share[m] * marks[m] * slot_weight[s]
+                    value = amount[e] * slots.share[s] * slots.mark[s] * slots.weight[s]
                     backing += value
-                    if value > most:
-                        most, where = value, m
+                    where = np.int64(s) if value > most else where
+                    most = max(most, value)
                 places[count], health[count], largest[count] = place, backing / debt, where
                 opened[place] = 1
-                count += 1
+                count += one
             elif debt > highest * backing:
                 highest = debt / backing
         worst[blocks[i]] = highest
-    return count
+    for k in range(count):
+        largest[k] = slots.market[largest[k]] if largest[k] >= 0 else -1
+    return int(count)
+
+
+class Slots(NamedTuple):
+    """What a unit of each slot counts for: ``backing`` and ``owed`` [num], and what the first is the product of.
+
+    ``share`` is 0 for debts.
+    """
+
+    backing: NDArray[np.float64]
+    owed: NDArray[np.float64]
+    share: NDArray[np.float64]
+    mark: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    market: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, index: Index, marks: NDArray[np.float64], share: NDArray[np.float64]) -> Slots:
+        """Value the slots of an index."""
+        market, debt = index.slot_market, index.slot_is_debt
+        mark, left = marks[market], np.where(debt, 0.0, share[market])
+        weight = index.slot_weight
+        return cls(mark * left * weight, np.where(debt, mark, 0.0), left, mark, weight, market)
 
 
 class Exposed(NamedTuple):
@@ -150,11 +167,8 @@ class Scan:
         blocks = np.flatnonzero(bound >= 1.0 / NEAR)
         if not len(blocks):
             return Exposed(blocks, np.zeros(0), np.zeros(0, dtype=np.int32))
-        price = marks[index.slot_market]
-        debt_price = np.where(index.slot_is_debt, price, 0.0)
-        backing_price = np.where(index.slot_is_debt, 0.0, price * share[index.slot_market] * index.slot_weight)
-        slots = (index.first, index.amount, index.slot, index.slot_market, index.slot_weight, index.slot_is_debt)
-        given = (index.block_first, *slots, backing_price, debt_price, marks, share, self.opened, self.worst)
+        slots = Slots.of(index, marks, share)
+        given = (index.block_first, index.first, index.amount, index.slot, slots, self.opened, self.worst)
 
         def value(chunk: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
             most = len(chunk) * BLOCK

@@ -78,16 +78,8 @@ class Totals(NamedTuple):
 
 
 @kernel
-def find_places(places: NDArray[np.int64], first: NDArray[Any], begin: NDArray[np.int64], number: NDArray[Any]) -> None:
-    """Look up where the amounts of the accounts at some places begin, and their number."""
-    for i in range(len(places)):
-        begin[i] = first[places[i]]
-        number[i] = first[places[i] + 1] - begin[i]
-
-
-@kernel
 def gather_places(
-    begin: NDArray[np.int64],
+    begin: NDArray[Any],
     start: NDArray[np.int64],
     amount: NDArray[np.float64],
     slot: NDArray[Any],
@@ -319,13 +311,9 @@ class Strokes:
     def _laid_out(self, places: NDArray[np.int64], pieces: list[slice]) -> tuple[NDArray[Any], ...]:
         """Where each account starts in them, amounts and slots one after the other, and units to sell by piece."""
         index, share = self.state.overlay.index, self.state.overlay.share
-        begin, start = np.empty(len(places), dtype=np.int64), np.zeros(len(places) + 1, dtype=np.int64)
-
-        def find(part: slice) -> None:
-            find_places(places[part], index.first, begin[part], start[1:][part])
-
-        in_threads(find, [(part,) for part in pieces])
-        np.cumsum(start, out=start)
+        begin, end = (np.take(index.first[n:], places, mode="clip") for n in (0, 1))
+        start = np.zeros(len(places) + 1, dtype=np.int64)
+        np.cumsum(end - begin, out=start[1:])
         owned, side = np.empty(start[-1]), np.empty(start[-1], dtype=index.slot.dtype)
         sold = np.zeros((len(pieces), len(share)))
         sells = np.where(index.slot_is_debt, 0.0, share[index.slot_market])

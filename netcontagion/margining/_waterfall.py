@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,8 @@ def cover_holes(desk: Desk, marks: NDArray[np.float64]) -> None:
         layers = {layer.name: layer for layer in desk.state.deficits[exchange].layers}
         own = np.flatnonzero(venue == exchange)
         for name in (*desk.state.layers_of(exchange), "uncovered"):
+            if name in _POTS and _POTS[name](desk.state)[exchange] <= 0.0:
+                continue
             for market in own[hole[own] > 0.0].tolist():
                 gap = Gap(exchange, market, float(hole[market]), marks)
                 used, paid = _LAYERS[name](desk, gap, layers.get(name))
@@ -72,6 +75,13 @@ def _by_position(_desk: Desk, _gap: Gap, _rule: object) -> tuple[float, float]:
     """Bear nothing: winners are closed against contracts that are left, before an account leaves a hole."""
     return 0.0, 0.0
 
+
+_POTS = {
+    "skin": attrgetter("reserves.skin"),
+    "insurance_fund": attrgetter("fund_units"),
+    "equity": attrgetter("equity"),
+}
+"""What layers that pay out of a pot pay with: an empty one fills no hole."""
 
 _LAYERS: Mapping[str, Callable[..., tuple[float, float]]] = {
     "recourse": _layers_members.by_recourse,
