@@ -61,7 +61,9 @@ def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def leading_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Round to the first twelve digits, so that what differs by rounding ties."""
-    return _rounded_bits(values).view(np.float64)
+    kept = _digits(values)
+    kept <<= _DROPPED
+    return kept.view(np.float64)
 
 
 def order_by_digits(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -69,10 +71,11 @@ def order_by_digits(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDA
 
     Key and place in one integer sort twice as fast as places by keys; they fit where values are of like size.
     """
-    key = _rounded_bits(values + 0.0) >> _DROPPED
-    key ^= (key >> 63) & ((1 << 63 - _DROPPED) - 1)  # negative ones fall as their bits rise
+    key = _digits(values + 0.0)
     if not len(key):
         return key, np.zeros(0, dtype=bool)
+    if key.min() < 0:
+        key ^= (key >> 63) & ((1 << 63 - _DROPPED) - 1)  # negative ones fall as their bits rise
     key -= key.min()
     width = len(key).bit_length()
     if int(key.max()).bit_length() + width < 64:
@@ -89,12 +92,14 @@ def order_by_digits(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDA
     return order, same
 
 
-def _rounded_bits(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Bits of values rounded to their first digits, halves to even."""
+def _digits(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Sign, exponent and first digits of values as integers, rounded, halves to even."""
     bits = np.ascontiguousarray(values, dtype=np.float64).view(np.int64)
-    kept = bits + (_HALF - 1)
-    kept += (bits >> _DROPPED) & 1
-    kept &= -1 << _DROPPED
+    kept = bits >> _DROPPED
+    kept &= 1
+    kept += _HALF - 1
+    kept += bits
+    kept >>= _DROPPED
     return kept
 
 

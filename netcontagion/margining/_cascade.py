@@ -498,8 +498,14 @@ class Play:
             self.scan.rebase(reach)
             self.watch.rebase(reach)
         found = [np.concatenate(pair) for pair in zip(seats, low, strict=True)] if len(seats[0]) else low
-        order = self._order(*found[:2])
-        which, health, largest = (np.take(part, order, mode="clip") for part in found)
+        which, health, largest = found
+        order = self._order(which, health)
+        which = np.take(which, order, mode="clip")
+        if _seatless(which):  # nobody asks for the health of who has no seat: it stays in the order it came in
+            falls = self.state.quotes.falls(self.last_fall, self.state.markets.book)
+            self.events.add_calls(which, health, largest, falls, order)
+            return which, health
+        health, largest = health[order], largest[order]
         self.note_calls(which, health, largest, number)
         return which, health
 
@@ -546,9 +552,6 @@ class Play:
     ) -> None:
         """Record first calls; the cause is the last sale on the book of the largest collateral, or the shock."""
         falls = self.state.quotes.falls(self.last_fall, self.state.markets.book)
-        if _seatless(which):
-            self.events.add_calls(which, health, largest, falls)
-            return
         seated = which >= 0
         new = ~seated
         new[seated] = ~self.notes["called"][which[seated]]

@@ -146,13 +146,19 @@ class Events:
         return self._add("shock", 1, _layer, {"parent": 0})
 
     def add_calls(
-        self, who: NDArray[np.int64], health: NDArray[np.float64], market: NDArray[Any], falls: NDArray[np.int64]
+        self,
+        who: NDArray[np.int64],
+        health: NDArray[np.float64],
+        market: NDArray[Any],
+        falls: NDArray[np.int64],
+        order: Any = slice(None),
     ) -> None:
         """Record first margin calls of seats, or of places (-1 - place); ``quantity`` is the health.
 
-        The cause is the last fall of the price in the ``market`` of the largest collateral (-1: none).
+        The cause is the last fall of the price in the ``market`` of the largest collateral (-1: none). Healths and
+        markets come in another ``order``.
         """
-        first = self._add("call", len(who), _calls, who, health, market, falls)
+        first = self._add("call", len(who), _calls, who, health, market, falls, order)
         seated = np.flatnonzero(who >= 0)
         if len(seated):
             self.call_of = longer(self.call_of, self.state.overlay.used["accounts"])
@@ -458,10 +464,16 @@ def _trader(events: Events, seat: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _calls(
-    who: NDArray[np.int64], health: NDArray[np.float64], market: NDArray[Any], falls: NDArray[np.int64], events: Events
+    who: NDArray[np.int64],
+    health: NDArray[np.float64],
+    market: NDArray[Any],
+    falls: NDArray[np.int64],
+    order: Any,
+    events: Events,
 ) -> dict[str, Any]:
-    parent = np.where(market >= 0, falls[market], 0)
-    return {"account": events.state.overlay.codes_of(who), "quantity": health, "parent": parent}
+    where = market[order]
+    parent = np.where(where >= 0, falls[where], 0)
+    return {"account": events.state.overlay.codes_of(who), "quantity": health[order], "parent": parent}
 
 
 def _stroke_place(found: Slots, rows: NDArray[np.int64], stroke: Stroke, events: Events) -> dict[str, Any]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Exposed", "Reach", "Scan", "Slots", "Watch", "scan"]
 
 NEAR = 1.0 + 1e-9  # health below this is looked at exactly
-CHUNK = 256  # blocks that one thread values at a time: results do not depend on the number of threads
+CHUNK = 128  # blocks that one thread values at a time at least: results do not depend on the number of threads
+CHUNKS = 32  # and into how many pieces many blocks are cut
 REMEMBERED = 64  # rounds whose prices are kept
 LARGEST = 1e100  # growth of a ratio beyond which it makes no difference
 
@@ -176,7 +177,8 @@ class Scan:
             size = scan(chunk, *given, *found)
             return tuple(column[:size] for column in found)
 
-        parts = in_threads(value, [(blocks[low : low + CHUNK],) for low in range(0, len(blocks), CHUNK)])
+        step = max(CHUNK, -(-len(blocks) // CHUNKS))
+        parts = in_threads(value, [(blocks[low : low + step],) for low in range(0, len(blocks), step)])
         self.cell[blocks] = index.block_segment[blocks] + (reach.size - reach.shape[1])
         return Exposed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

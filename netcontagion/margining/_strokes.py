@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Slots", "Stroke", "Strokes", "Totals", "apply_strokes", "slots_of", "stroke_notes"]
 
 MIX = 64  # accounts that end in one stroke for every other one that is called: with fewer, all get seats
-PIECE = 4096  # accounts that one thread closes at a time: results do not depend on the number of threads
+PIECE = 4096  # accounts that one thread closes at a time at least: results do not depend on the number of threads
+PIECES = 16  # and into how many pieces many accounts are cut
 _MARKET = 1  # the route of exchanges that sell whole accounts on the market
 _LAYERS = {"insurance_fund", "equity", "suppliers", "uncovered"}  # that need not know who left a hole
 _SOLD, _PROCEEDS, _BOUGHT, _COST, _LOST, _GONE, _LEFT = range(7)  # rows of the totals by market
@@ -335,7 +336,8 @@ class Strokes:
 
 
 def _pieces(size: int) -> list[slice]:
-    return [slice(low, min(low + PIECE, size)) for low in range(0, size, PIECE)]
+    step = max(PIECE, -(-size // PIECES))
+    return [slice(low, min(low + step, size)) for low in range(0, size, step)]
 
 
 def _advance(books: Any, book: NDArray[Any], net: NDArray[np.float64]) -> None:
