@@ -624,3 +624,39 @@ def test_all_single_defaults_of_a_large_network_agree_with_block_iteration():
         now = np.minimum(1.0, np.eye(nodes)[:, :100] + into @ now)
     np.testing.assert_allclose(result.distress[:, :100], now, rtol=0, atol=1.1e-10)
     assert result.enclosure == "concave"
+
+
+# ------------------------------------------------------------------------------------------------- bounds that must hold
+
+
+def test_impacts_that_overflow_along_a_way_take_no_bounds_away():
+    """A margin of shrinking impacts has no end where impacts multiply to more than numbers hold."""
+    random = np.random.default_rng(3)
+    owed = np.zeros((34, 34))
+    owed[:30, :30] = random.lognormal(0, 1, (30, 30)) * (random.random((30, 30)) < 0.2)
+    np.fill_diagonal(owed, 0)
+    owed[30, 31] = owed[31, 32] = 1e200
+    equity = np.ones(34)
+    equity[:30] = (owed[:30, :30].sum(axis=0) + 1e-3) / 0.85
+    shocks = np.zeros((34, 8))
+    shocks[0], shocks[30] = 0.001, 0.5
+    together, alone = debtrank(owed, equity, shocks), debtrank(owed, equity, shocks[:, 0])
+    assert (together.width <= 1e-9).all()
+    np.testing.assert_allclose(together.distress[:, 0], alone.distress, rtol=0, atol=1e-9)
+
+
+def test_a_margin_lost_to_rounding_is_none():
+    impact = scipy.sparse.csr_array(([0.5, 1e16], ([0, 2], [1, 3])), (4, 4))
+    margin, _ = _debtrank._margin(impact.T.tocsr())
+    assert (margin > 0).all()
+
+
+@pytest.mark.parametrize(("size", "weight"), [(30_000, 1 - 1 / 30_000), (5_000, 1.0)])
+def test_rounding_along_a_chain_stays_within_the_bounds(size, weight):
+    chain = scipy.sparse.csr_array((np.full(size - 1, weight), (np.arange(size - 1), np.arange(1, size))), (size, size))
+    shocks = np.zeros((size, 8))
+    shocks[0] = 1 / 3
+    result = debtrank(chain, np.ones(size), shocks, max_rounds=1_000)
+    exact = np.longdouble(shocks[0, 0]) * np.cumprod(np.r_[1.0, np.full(size - 1, weight)].astype(np.longdouble))
+    assert (result.lower[:, 0] <= exact).all()
+    assert (result.upper[:, 0] >= exact).all()

@@ -335,10 +335,13 @@ def _replaced(spread: _Spread, columns: dict[int, _One]) -> _Spread:
 
 def _sweep_all(into: Any, shocks: Floats, rtol: float, sweeps: int) -> _Spread:
     """Sweep all scenarios on all processors."""
-    from netcontagion.clearing._debtrank_kernels import sweep_scenarios
+    from netcontagion.clearing._debtrank_kernels import longest_run, sweep_scenarios
 
     out, found = np.empty((3, *shocks.shape)), np.empty((4, shocks.shape[1]))
-    given = *_compressed(into), *_margin(into), shocks, out, found, rtol, _rounding(into), sweeps
+    matrix, margin, rounding = _compressed(into), _margin(into), _rounding(into)
+    if not len(margin[0]):  # a sweep hands rounding on all along a run
+        rounding *= longest_run(*matrix[:2])
+    given = *matrix, *margin, shocks, out, found, rtol, rounding, sweeps
     _side_by_side(functools.partial(sweep_scenarios, *given), shocks.shape[1])
     settled, bounded, moved, rounds = found
     statuses = tuple(Status.SETTLED if one else Status.MAX_ROUNDS for one in settled)
@@ -350,13 +353,16 @@ def _margin(into: Any) -> tuple[Floats, Floats]:
 
     v is ``1 + W^T 1 + ...`` up to a term that is small.
     """
+    nothing = np.empty(0), np.empty(0)
     v, term = np.zeros(into.shape[0]), np.ones(into.shape[0])
-    for _ in range(TERMS):
-        v, term = v + term, into @ term
-        if term.max(initial=0.0) <= 0.1:
-            scale = (into @ v) * (1 + 2 * _rounding(into))
-            return v - scale, scale
-    return np.empty(0), np.empty(0)
+    with np.errstate(over="ignore", invalid="ignore"):  # impacts along a way may multiply without end
+        for _ in range(TERMS):
+            v, term = v + term, into @ term
+            if term.max(initial=0.0) <= 0.1:
+                scale = (into @ v) * (1 + 2 * _rounding(into))
+                margin = (v - scale) * (1 - 4 * EPS)
+                return (margin, scale) if np.isfinite(scale).all() and (margin > 0).all() else nothing
+    return nothing
 
 
 def _side_by_side(run: Callable[[int, int, int], None], scenarios: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from netcontagion._compile import kernel
 
-__all__ = ["LANES", "sweep_scenarios", "walk_scenarios"]
+__all__ = ["LANES", "longest_run", "sweep_scenarios", "walk_scenarios"]
 
 LANES = 16
 """Scenarios taken side by side."""
@@ -121,6 +121,18 @@ def write(x: Any, h: Any, scale: Any, spans: Any, error: float, bounded: Any, no
                 out[0, j, start + lane] = new
                 out[1, j, start + lane] = max(x[j, lane], low)
                 out[2, j, start + lane] = min(1.0, high)
+
+
+@kernel
+def longest_run(indptr: Any, indices: Any) -> int:
+    """Count the nodes of the longest way along which indices rise: what one sweep can pass on from node to node."""
+    run, longest = np.ones(len(indptr) - 1, np.int64), 1
+    for j in range(len(run)):
+        for place in range(indptr[j], indptr[j + 1]):
+            if indices[place] < j:
+                run[j] = max(run[j], run[indices[place]] + 1)
+        longest = max(longest, run[j])
+    return longest
 
 
 @kernel

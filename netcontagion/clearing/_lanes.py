@@ -1,11 +1,13 @@
 """Compiled loops that push the shortfalls of several scenarios side by side.
 
 The lanes of a node stand next to each other, so that a claim is read, and its creditor fetched, once for all of them. A
-lane does what :func:`._kernels.bracket` does where many fail at once, operation for operation: what comes out does not
-depend on the scenarios beside it. It tries once; bounds that are not near enough are left to that.
+lane does what :func:`._kernels.bracket` does where many fail at once, operation for operation. It tries once; bounds
+that are not near enough are left to that.
 
 Only those are visited who fail in the worst of the scenarios (payments are monotone in what nodes have), and only what
-they owe each other. The loops over lanes are short and plain, for a compiler to do several lanes in one instruction.
+they owe each other. So what comes out does not depend on the scenarios beside it, but for a node so near to failing
+that what others pay less in the upper bound decides: there that bound may, and still bounds. The loops over lanes are
+short and plain, for a compiler to do several lanes in one instruction.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from netcontagion._compile import kernel
 from netcontagion.clearing._kernels import DOUBTFUL, REFRESH, SETTLED, SPENT, STOPPED, margin, open_slack, sweep
 
-__all__ = ["LANES", "lane_space", "push_lanes"]
+__all__ = ["LANES", "TRIFLE", "lane_space", "push_lanes"]
 
 LANES = 16
 """Most scenarios pushed side by side: their numbers fill two lines of the cache."""

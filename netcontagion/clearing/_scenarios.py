@@ -16,7 +16,7 @@ import scipy.sparse
 from netcontagion._compile import in_threads
 from netcontagion.clearing._extremes import alive_nodes
 from netcontagion.clearing._kernels import DOUBTFUL, MANY, SETTLED, SPENT, STOPPED, push_scenarios
-from netcontagion.clearing._lanes import LANES, lane_space, push_lanes
+from netcontagion.clearing._lanes import LANES, TRIFLE, lane_space, push_lanes
 from netcontagion.clearing._push import workspace
 from netcontagion.clearing._shares import share_paid
 
@@ -82,7 +82,7 @@ def push_batch(prepared: Prepared, assets: ScenarioAssets, rtol: float, max_roun
         spaces.append((space,))
         return _Part(chosen, *part)
 
-    defer = scenarios >= FEWEST
+    defer = scenarios >= FEWEST and rtol <= TRIFLE
     parts = in_threads(push, [(chosen, defer) for chosen in _cut(np.arange(scenarios), BLOCK)])
     many = np.flatnonzero(codes == MANY)
     alike = _cut(many[np.argsort(-rounds[many], kind="stable")], LANES)
