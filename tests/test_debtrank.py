@@ -626,7 +626,7 @@ def test_all_single_defaults_of_a_large_network_agree_with_block_iteration():
     assert result.enclosure == "concave"
 
 
-# ------------------------------------------------------------------------------------------------- bounds that must hold
+# ----------------------------------------------------------------------------------------------- bounds that must hold
 
 
 def test_impacts_that_overflow_along_a_way_take_no_bounds_away():

@@ -160,11 +160,8 @@ def _correlated(one: Floats, other: Floats, confidence: float) -> Agreement:
         return Agreement(size, *(math.nan,) * 8)
     rho, tau = spearmanr(one, other), kendalltau(one, other)
     first, second = float(rho.statistic), float(tau.statistic)
-    p_value = (
-        _share_of_orders(one, other)
-        if size <= MOST_ORDERED
-        else max(float(rho.pvalue), 2 * math.exp(-math.lgamma(size + 1)))
-    )
+    least = 2 * math.exp(-math.lgamma(size + 1))  # two of all orders
+    p_value = _share_of_orders(one, other) if size <= MOST_ORDERED else max(float(rho.pvalue), least)
     low, high = _interval(first, math.sqrt((1 + first**2 / 2) / max(size - 3, 1)), size, confidence)
     below, above = _interval(second, math.sqrt(0.437 / max(size - 4, 1)), size, confidence)
     return Agreement(size, first, low, high, p_value, second, below, above, float(tau.pvalue))
