@@ -76,7 +76,7 @@ def test_every_account_below_1_is_called_in_every_round(seed, shock, monkeypatch
 
 
 @pytest.mark.parametrize("tables", [random_tables, random_forms])
-@pytest.mark.parametrize("block", [*range(2), *(pytest.param(block, marks=pytest.mark.slow) for block in range(2, 4))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 4))])
 def test_every_account_below_1_is_called_in_random_markets(block, tables, monkeypatch):
     """With suppliers cut, wallets, several accounts a trader, own thresholds and defaults; blocks of two accounts."""
     monkeypatch.setattr(_index, "BLOCK", 2)

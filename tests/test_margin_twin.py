@@ -723,7 +723,7 @@ def compare(seed, rules, **options):
     return run
 
 
-@pytest.mark.parametrize("block", [*range(5), *(pytest.param(block, marks=pytest.mark.slow) for block in range(5, 15))])
+@pytest.mark.parametrize("block", [*range(3), *(pytest.param(block, marks=pytest.mark.slow) for block in range(3, 15))])
 def test_margin_accounts_equal_their_twin(block, rules):
     for seed in range(20 * block, 20 * block + 20):
         compare(seed, rules)
