@@ -42,6 +42,11 @@ def impact_matrix(liabilities: Any, equity: ArrayLike, *, cap_impact: bool = Tru
     SchemaError
         Listing everything that is wrong with the numbers.
 
+    References
+    ----------
+    Battiston, S., Puliga, M., Kaushik, R., Tasca, P., Caldarelli, G. (2012). DebtRank: too central to fail? Scientific
+    Reports 2, 541. https://doi.org/10.1038/srep00541
+
     Examples
     --------
     >>> from netcontagion.clearing import impact_matrix

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netcontagion.clearing import checked_nodes, impact_matrix
+from netcontagion.clearing import Column, checked_nodes
 from netcontagion.ranking._dense import check_dense
 from netcontagion.ranking._given import labelled
 
@@ -183,10 +183,10 @@ def impact_diffusion(liabilities: Any, equity: ArrayLike) -> pd.DataFrame:
 
 def _links(liabilities: Any, equity: ArrayLike) -> tuple[Any, Any]:
     """Return who alone can bring whom down, as a sparse matrix of 1s, and the labels of the matrix."""
-    links = impact_matrix(liabilities, equity)
-    links.data = (links.data >= WHOLE).astype(float)
+    owed, found, labels = checked_nodes(liabilities, {"equity": Column(equity, least=0.0, open=True, dimensions=(1,))})
+    links = owed.copy()
+    links.data = (links.data >= WHOLE * found["equity"][links.indices]).astype(float)
     links.eliminate_zeros()
-    _, _, labels = checked_nodes(liabilities, {})
     return links, labels
 
 
