@@ -195,6 +195,32 @@ def test_a_cap_pays_out_first_come_first_served():
     assert wide.accounts.loc["a", ["topped_up", "liquidated"]].tolist() == [True, False]
 
 
+@pytest.mark.parametrize("cap", [1e-2, 1e-3])
+def test_of_a_long_queue_rounds_are_passed_over_and_change_nothing_else(cap, monkeypatch):
+    """What trickles in over thousands of rounds comes to the same, one percent later at most, never above the cap."""
+    net = two_exchanges(withdraw_cap=[math.nan, cap], depth=1e3)
+    net = net.replace(assets=net.assets.assign(volatility=0.05, depth_power=1.0).reset_index())
+    fast = run(net)
+    monkeypatch.setattr("netcontagion.margining._cascade.PATIENCE", 10**9)
+    slow = run(net)
+    assert (slow.status, fast.status) == (nc.Status.SETTLED, nc.Status.SETTLED)
+    assert len(fast.rounds) < (0.4 if cap == 1e-2 else 0.08) * len(slow.rounds)
+    paid, plain = (one.events[one.events["type"] == "withdrawal"] for one in (fast, slow))
+    assert fast.rounds.index[-1] <= 1.01 * slow.rounds.index[-1]
+    assert paid["cash"].sum() == pytest.approx(plain["cash"].sum(), rel=1e-9)
+    assert (paid["cash"].cumsum() <= cap * (paid["round"] + 1) * (1 + 1e-9)).all()
+    assert paid["cash"].to_numpy()[:-1] == pytest.approx(cap * np.diff(paid["round"], prepend=-1)[:-1])
+    for name in ("accounts", "traders", "exchanges", "assets", "losses"):
+        numbers = (getattr(one, name).select_dtypes("number") for one in (fast, slow))
+        pd.testing.assert_frame_equal(*numbers, rtol=1e-9, atol=1e-9)
+    faded = [0.94 ** (-0.5 * one.rounds.index[-1]) * one._play.between.depth.volatility for one in (fast, slow)]
+    assert faded[0] == pytest.approx(faded[1], rel=1e-9)
+    assert faded[0].max() > 0
+    passed = fast.rounds.index[-1] + 1 - len(fast.rounds)
+    assert f"{passed} rounds of capped withdrawals alone are passed over" in fast.assumptions
+    assert not any("passed over" in line for line in slow.assumptions)
+
+
 # stops, leverage, buyers ---------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,10 @@ class Between:
         self.depth.update(state, prices, self._called())
         state.quotes.read(prices)
 
+    def rest(self, rounds: int) -> None:
+        """Let rounds pass in which no price moves."""
+        self.depth.rest(rounds)
+
     @property
     def pending(self) -> bool:
         """Whether marks can move in the next round though nobody acts in this one."""

@@ -57,6 +57,8 @@ SWITCHES = ("top_up", "withdrawal", "reduction", "purchase", "liquidation", "imp
 _MODES = ("sequential", "equilibrium")
 _AT_ONCE, _PART, _WHOLE, _MARGIN = -1, 0, 1, 4  # ways to close accounts: routes of the rulebook, and two more
 PRIORITIES = ("worst_first", "best_first", "random", "pro_rata")
+PATIENCE = 100  # of so many rounds in which only capped withdrawals went on, as many as this goes into are passed over
+LAST = 1_000_000_000  # round from which none is passed over: they are counted in 32 bits
 
 
 def cascade(
@@ -107,7 +109,8 @@ def cascade(
     seed : int or numpy Generator, optional
         For ``priority="random"``, and for policies that answer with a probability.
     max_rounds : int
-        Most rounds; of each search, for an equilibrium.
+        Most rounds that are played; of each search, for an equilibrium. Where for long nothing but withdrawals under a
+        cap goes on, rounds are passed over, and ``assumptions`` say how many.
     strict : bool, default True
         Whether an ending that is no answer raises.
 
@@ -289,6 +292,8 @@ class Play:
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
         self.passes = Passes()
         self.arrived = 0  # withdrawals that came into wallets in this round
+        self.idle, self.passed_over = 0, 0  # rounds passed over before this one, and in all
+        self.last_step = -1  # round in which more happened last than arrivals
         if state.shock.defaults:
             self.open_traders(state.overlay.defaulted)
         self.open_investors()
@@ -371,17 +376,30 @@ class Play:
         moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        acted = ran + self.arrived + answered + traded + moved + sold + holes > 0
+        stepped = ran + answered + traded + moved + sold + holes > 0
+        acted = stepped or self.arrived > 0
         if acted or any(at == number for at, _ in state.shock.later):
             self.last_act = number
-        if acted or not np.array_equal(marks, self.last_marks):
+        if stepped or not np.array_equal(marks, self.last_marks):
+            self.last_step = number
+        if acted or self.last_step == number:
             self.last_change, self.last_marks = number, marks
         pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change, self.last_act)
-        pending = pending or self.late or moving(state) or any(at > number for at, _ in state.shock.later)
-        pending = pending or (state.runs is not None and state.runs.pending(number - self.last_change))
+        pending = pending or self.late or any(at > number for at, _ in state.shock.later)
+        pending = pending or (state.runs is not None and state.runs.pending(number - self.last_step))
+        self.idle = 0 if pending else self.wait(number)
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
-        goes_on = acted or pending or self.may_return(len(which)) or self.close_out()
-        return number + 1, float(len(which)), None if goes_on else ending
+        goes_on = acted or pending or moving(state) or self.may_return(len(which)) or self.close_out()
+        return number + 1 + self.idle, float(len(which)), None if goes_on else ending
+
+    def wait(self, number: int) -> int:
+        """Pass over rounds to come where for long nothing but withdrawals under a cap went on; return how many."""
+        state = self.state
+        alone = moving(state) and state.transit.due.max() <= number and not state.fading().any()
+        idle = (number - self.last_step) // PATIENCE if alone and number < LAST else 0
+        self.between.rest(idle)
+        self.passed_over += idle
+        return idle
 
     def by_account(self, name: str) -> NDArray[Any]:
         """One of the notes by account of the network."""
@@ -574,7 +592,7 @@ class Play:
         seats = which[seated]
         asked = self.asked(seats[np.isfinite(health[seated])])  # nobody answers for what is left of a closed account
         log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))
-        arrived = settle(state, marks, self.events.number)
+        arrived = settle(state, marks, self.events.number, 1 + self.idle)
         home = arrived[:, 1] < 0
         receive(state, arrived[home], marks)
         self.arrived, arrived = int(home.sum()), arrived[~home]

@@ -90,6 +90,10 @@ class Depth:
             state.books[name][books] *= depth[books] / state.books.depth[books]
         state.books["depth"][books] = depth[books]
 
+    def rest(self, rounds: int) -> None:
+        """Let volatility fade over rounds without a return."""
+        self.volatility = self.volatility * MEMORY ** (0.5 * rounds)
+
     def _call_for_more(self, state: State) -> None:
         """Multiply maintenance margins by market: max(1, sigma_t / sigma_0)^volatility_power of the exchange."""
         book, power = state.markets.book, self.gamma[state.markets.exchange]

@@ -573,6 +573,8 @@ def _assumptions(play: Play) -> tuple[str, ...]:
         found.append("liquidators have all the capital they need")
     if state.runs is not None:
         found.append("runs are paid from what exchanges hold and have not lent")
+    if play.passed_over:
+        found.append(f"{play.passed_over} rounds of capped withdrawals alone are passed over")
     free = "" if state.rules.closed.any() or state.rules.gated.any() or state.runs is not None else " without limit"
     found.append(f"exchanges pay out deposits in kind{free}")
     return tuple(found)

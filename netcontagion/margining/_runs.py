@@ -30,7 +30,10 @@ SURE = 1e-9  # coverage may be below the level by this much without frightening 
 
 
 class Runs:
-    """The accounts of traders who may run, by row of their balances, and the coverage of every round so far."""
+    """The accounts of traders who may run, by row of their balances, and the coverage that they may know of.
+
+    ``known`` has a row for every lag, the newest first; +inf where nobody knew of anything yet.
+    """
 
     def __init__(self, state: Live, traders: NDArray[np.int64]) -> None:
         owner = state.overlay.owner[state.accounts.trader[: state.overlay.used["accounts"]]]
@@ -44,7 +47,8 @@ class Runs:
         self.lag = np.array([one.run.lag for one in rules], dtype=np.int64)
         self.wallet = self._wallets(state)
         self.most = np.zeros(len(self.rows))
-        self.news: list[NDArray[np.float64]] = []
+        self.known = np.full((self.lag.max(initial=0) + 1, state.n_exchanges), np.inf)
+        self.heard = -1  # round of the newest row
 
     def _wallets(self, state: Live) -> NDArray[np.int64]:
         """Row of the wallet that takes what is withdrawn, by row of balances."""
@@ -60,8 +64,8 @@ class Runs:
     ) -> NDArray[np.float64]:
         """Take what is withdrawn in this round out of accounts: account, wallet (-1 - row), balance, 0, units."""
         whole, marks = current_state(state), state.marks()
-        self.news.append(coverage(whole, shared))
-        share = self._intensity(number) * ~(shut[self.venue] | state.overlay.has_failed(self.trader))
+        self._learn(coverage(whole, shared), number)
+        share = self._intensity() * ~(shut[self.venue] | state.overlay.has_failed(self.trader))
         units = share[self.place] * self._free(state, marks)
         market = state.entries.market[self.rows]
         asked = group_sum(market, units, len(marks))
@@ -84,10 +88,15 @@ class Runs:
         """Whether news that is on its way may still frighten somebody, so many rounds after the last change."""
         return bool(((self.lag > 0) & (self.lag >= since)).any())
 
-    def _intensity(self, number: int) -> NDArray[np.float64]:
+    def _learn(self, news: NDArray[np.float64], number: int) -> None:
+        """Put the coverage of a round first; in rounds that were not played it was that of the last one."""
+        idle = min(number - self.heard - 1, len(self.known) - 1)
+        older = np.concatenate([np.repeat(self.known[:1], idle, axis=0), self.known])
+        self.known, self.heard = np.concatenate([news[None], older])[: len(self.known)], number
+
+    def _intensity(self) -> NDArray[np.float64]:
         """Share of free deposits that each account withdraws: min(1, w0 + w1 (level - coverage)+)."""
-        known = np.stack([np.full(len(self.news[0]), np.inf), *self.news])  # at first nobody knows of anything
-        gap = self.level - known[np.maximum(number + 1 - self.lag, 0), self.venue]
+        gap = self.level - self.known[self.lag, self.venue]
         return np.asarray(np.minimum(self.w0 + self.w1 * np.where(gap > SURE, gap, 0.0), 1.0))
 
     def _free(self, state: Live, marks: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -38,8 +38,8 @@ def submit(state: Live, log: NDArray[np.float64], number: int, *, at_once: bool 
     )
 
 
-def settle(state: Live, marks: NDArray[np.float64], number: int) -> NDArray[np.float64]:
-    """Pay out what is due, first come, first served, up to the caps of the round [num].
+def settle(state: Live, marks: NDArray[np.float64], number: int, rounds: int) -> NDArray[np.float64]:
+    """Pay out what is due, first come, first served, up to the caps [num] of the rounds since the last one played.
 
     What was asked for at once is paid in proportion. Returns a log of moves with columns account, target, source,
     units repaid, units deposited.
@@ -49,7 +49,7 @@ def settle(state: Live, marks: NDArray[np.float64], number: int) -> NDArray[np.f
         return np.zeros((0, 5))
     from_entry = entries[ours.source]
     venue = state.accounts.exchange[from_entry.account]
-    left = np.nan_to_num(state.net.columns("exchanges")["withdraw_cap"], nan=np.inf)
+    left = rounds * np.nan_to_num(state.net.columns("exchanges")["withdraw_cap"], nan=np.inf)
     price, log = marks[from_entry.market], []
     due = np.flatnonzero((ours.due <= number) & (state.rules.out[venue] == 0))
     for rows in np.split(due, np.flatnonzero(np.diff(ours.batch[due])) + 1):
@@ -59,7 +59,7 @@ def settle(state: Live, marks: NDArray[np.float64], number: int) -> NDArray[np.f
         share = 1.0 if worth <= most * (1.0 + SLACK) else most / worth
         if share <= 0.0:
             continue
-        left[venue[rows[0]]] = max(most - share * worth, 0.0)
+        left[venue[rows[0]]] = most - worth if worth < most * (1.0 - SLACK) else 0.0
         for row in rows.tolist():
             units = share * float(ours.units[row])
             ours.units[row] -= units
