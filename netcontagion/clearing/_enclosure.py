@@ -103,16 +103,18 @@ def _bracket(system: System, payments: Floats, rtol: float) -> Enclosure:
     senior = 0.0 if system.senior is None else system.senior
 
     def run(start: Floats, sign: float) -> Floats:
-        def step(bound: Floats) -> tuple[Floats, float, Status | None]:
-            received = system.receipts(bound)
+        there = system.in_all(payments, -sign)
+
+        def step(state: tuple[Floats, Floats]) -> tuple[tuple[Floats, Floats], float, Status | None]:
+            bound, received = state
             error = system.rounding * (system.assets + senior + received)
             new = np.clip(system.income + received + sign * error, 0.0, ceiling)
             new = np.minimum(new, bound) if sign > 0 else np.maximum(new, bound)
-            moved = system.distance(new, bound)
-            away = system.width(payments, new) if sign > 0 else system.width(new, payments)
-            return new, moved, Status.SETTLED if away <= rtol / 4 or moved <= EPS else None
+            received, moved = system.receipts(new), system.distance(new, bound)
+            away = system.relative(sign * (system.in_all(new, sign, received) - there))
+            return (new, received), moved, Status.SETTLED if away <= rtol / 4 or moved <= EPS else None
 
-        return iterate(step, start, max_rounds=BRACKET_ROUNDS).state
+        return iterate(step, (start, system.receipts(start)), max_rounds=BRACKET_ROUNDS).state[0]
 
     lower, upper = run(np.zeros(len(payments)), -1.0), run(ceiling.copy(), 1.0)
     return Enclosure("bracket", lower, upper, system.width(lower, upper), 0.0)

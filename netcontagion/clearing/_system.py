@@ -68,6 +68,7 @@ class Prepared:
 
     def system(self, assets: Floats) -> System:
         """Return the system of the scenario with these external assets."""
+        assets = np.ascontiguousarray(assets)  # kernels are compiled for one layout
         income = assets - self.external if self.senior else assets
         due = self.internal if self.senior else self.dues
         before = self.external if self.senior else None
@@ -154,18 +155,22 @@ class System:
         """Largest difference relative to what is due."""
         return float(share_paid(np.abs(one - other), self.due).max(initial=0.0))
 
-    def in_all(self, payments: Floats, outwards: float = 0.0) -> Floats:
+    def in_all(self, payments: Floats, outwards: float = 0.0, received: Floats | None = None) -> Floats:
         """Pay everybody, senior creditors too, when the others pay ``payments``; maybe rounded outwards."""
         if self.senior is None:
             return payments
+        received = self.receipts(payments) if received is None else received
         factor = 1 + outwards * self.rounding
-        return np.minimum((self.assets + self.receipts(payments)) * factor, (self.due + self.senior) * factor)
+        return np.minimum((self.assets + received) * factor, (self.due + self.senior) * factor)
+
+    def relative(self, distance: Floats) -> float:
+        """Largest of some distances relative to all dues."""
+        dues = self.due if self.senior is None else self.due + self.senior
+        return float(share_paid(distance, dues).max(initial=0.0))
 
     def width(self, lower: Floats, upper: Floats) -> float:
         """Largest distance of two bounds relative to all dues."""
-        dues = self.due if self.senior is None else self.due + self.senior
-        distance = self.in_all(upper, 1.0) - self.in_all(lower, -1.0)
-        return float(share_paid(distance, dues).max(initial=0.0))
+        return self.relative(self.in_all(upper, 1.0) - self.in_all(lower, -1.0))
 
     def part(self, nodes: Bools) -> System:
         """Leave out the other nodes, and what they would pay."""

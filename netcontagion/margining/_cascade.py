@@ -870,7 +870,8 @@ class Play:
         rows = unfilled[:, 1].astype(np.int64)
         held = self.state.positions.quantity[rows]
         traded = deleverage(self.desk, unfilled[:, [0, 1, 3, 4]], marks)
-        traded.append(_margin_sales.settle_up(pending[:, [0, 3, 4]], self.state.board, marks))
+        keep = np.ascontiguousarray(pending[:, [0, 3, 4]])
+        traded.append(_margin_sales.settle_up(keep, self.state.board, marks))
         closed = unfilled[held != self.state.positions.quantity[rows], 0].astype(np.int64)
         return np.sort(np.concatenate([closed, *(self._note_fills(one, marks) for one in traded)]))
 

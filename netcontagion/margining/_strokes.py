@@ -331,8 +331,7 @@ class Strokes:
         books, book = self.state.books, self.state.markets.book
         added = np.zeros((len(books), len(sold)))
         np.add.at(added, book, sold.T)
-        met: NDArray[np.float64] = books.sold + (np.cumsum(added, axis=1) - added).T
-        return met
+        return np.ascontiguousarray(books.sold + (np.cumsum(added, axis=1) - added).T)
 
 
 def _pieces(size: int) -> list[slice]:

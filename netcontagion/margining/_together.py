@@ -66,7 +66,7 @@ def _find_prices(state: Live, rehearse: Callable[[Board], object]) -> bool:
         rehearse(trial)
         wanted = trial.books.together + trial.books.refused
         books["common"] = np.nan
-        found = average_prices(trial.books.together, state.board)
+        found = average_prices(trial.books.together.copy(), state.board)
         near = np.abs(found - price) <= CLOSE * np.abs(price)
         near &= (np.abs(wanted - books.crowd) <= CLOSE * (np.abs(wanted) + books.depth)) | (wanted == books.crowd)
         if near.all():
