@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from random_markets import random_market
+from seeds import slow_rows, some_and_slow
 
 import netcontagion as nc
 from netcontagion.clearing import eisenberg_noe, sensitivity
@@ -376,7 +377,7 @@ def test_cover_one_and_two_come_out_of_single_defaults():
 # allocation ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
+@pytest.mark.parametrize("seed", some_and_slow(1, 20))
 def test_a_linear_programme_spends_a_budget_as_brute_force_does(seed):
     rng = np.random.default_rng(seed)
     owed, assets, outside = banks(rng, 3, 0.9)
@@ -427,7 +428,7 @@ PLAIN = ((1, 0.5),)
 
 @pytest.mark.parametrize(
     ("seed", "share"),
-    [*PLAIN, *(pytest.param(*case, marks=pytest.mark.slow) for case in RESCUES if case not in PLAIN)],
+    [*PLAIN, *slow_rows(*(case for case in RESCUES if case not in PLAIN))],
 )
 def test_the_fewest_nodes_to_rescue_are_those_of_brute_force(seed, share):
     owed, assets, outside = banks(np.random.default_rng([seed, 9]), 5)

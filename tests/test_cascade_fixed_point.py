@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from seeds import slow
 
 import netcontagion as nc
 
@@ -70,7 +71,7 @@ def markets(count, seed):
             yield (held, debt, price, threshold, depth), fall, answer, rng
 
 
-@pytest.mark.parametrize("number", [80, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [50, *slow(80, 200)])
 def test_liquidated_set_is_the_least_fixed_point(number):
     sizes = []
     for (held, debt, price, threshold, depth), fall, (least, prices), rng in markets(number, 7):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from random_markets import random_market
+from seeds import slow, slow_rows, some_and_slow
 from test_cascade_twin import random_forms, random_shock, random_tables
 
 import netcontagion as nc
@@ -68,7 +69,7 @@ def spy_on_calls(monkeypatch):
 
 
 @pytest.mark.parametrize("shock", SHOCKS, ids=str)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", some_and_slow(1, 2))
 def test_every_account_below_1_is_called_in_every_round(seed, shock, monkeypatch):
     seen = spy_on_calls(monkeypatch)
     nc.cascade(generated(seed, 600), shock, strict=False).check()
@@ -76,7 +77,7 @@ def test_every_account_below_1_is_called_in_every_round(seed, shock, monkeypatch
 
 
 @pytest.mark.parametrize("tables", [random_tables, random_forms])
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 4))])
+@pytest.mark.parametrize("block", some_and_slow(1, 4))
 def test_every_account_below_1_is_called_in_random_markets(block, tables, monkeypatch):
     """With suppliers cut, wallets, several accounts a trader, own thresholds and defaults; blocks of two accounts."""
     monkeypatch.setattr(_index, "BLOCK", 2)
@@ -115,12 +116,11 @@ def test_accounts_on_a_tie_are_called_together(monkeypatch):
     ("module", "name", "value"),
     [
         (_scan, "CHUNK", 1),
-        (_scan, "REMEMBERED", 1),
-        (_scan, "NEAR", 1.5),
         (_index, "BLOCK", 1),
-        (_index, "_FEW_SLOTS", 2),
         (_overlay, "MANY", 0),
-        (_overlay, "MANY", 10**9),
+        *slow_rows(
+            (_scan, "REMEMBERED", 1), (_scan, "NEAR", 1.5), (_index, "_FEW_SLOTS", 2), (_overlay, "MANY", 10**9)
+        ),
     ],
 )
 def test_sizes_of_blocks_and_pieces_change_nothing(module, name, value, monkeypatch):
@@ -144,7 +144,7 @@ def assert_same_up_to_rounding(one, other):
         pd.testing.assert_frame_equal(ours, theirs, rtol=1e-9, atol=1e-6)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7])
+@pytest.mark.parametrize("workers", [2, *slow(1, 7)])
 def test_threads_change_nothing(workers, monkeypatch):
     net = generated(6, 3000)
     expected = nc.cascade(net, SHOCKS[0])

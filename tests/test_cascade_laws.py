@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from seeds import some_and_slow
 from test_cascade_twin import random_shock, random_tables
 
 import netcontagion as nc
@@ -52,7 +53,7 @@ def test_laws_hold_on_random_markets(seed):
     play(seed)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", some_and_slow(3, 6))
 @pytest.mark.parametrize("fall", [-0.2, -0.5])
 def test_laws_hold_on_generated_markets(seed, fall):
     net = nc.generators.market(150, exchanges=4, seed=seed, depth=0.2)
@@ -79,7 +80,7 @@ def assert_same(ours, theirs, scale=1.0):
         kind(one, other, rtol=1e-9, atol=1e-9 * scale, check_categorical=False)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some_and_slow(5, 12))
 def test_row_order_of_the_tables_changes_nothing(seed):
     tables, rng = random_tables(seed), np.random.default_rng(seed)
     shuffled = {}
@@ -93,7 +94,7 @@ def test_row_order_of_the_tables_changes_nothing(seed):
     pd.testing.assert_frame_equal(one.events, other.events)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some_and_slow(5, 12))
 def test_names_change_nothing(seed):
     tables = random_tables(seed)
     rng = np.random.default_rng(seed)
@@ -147,7 +148,7 @@ def scaled(tables, *, money, units):
     return new
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", some_and_slow(3, 10))
 @pytest.mark.parametrize(("money", "units"), [(1024.0, 1.0), (1.0, 1024.0), (3.7, 0.013)])
 def test_currency_and_size_scale(seed, money, units):
     tables = random_tables(seed)
@@ -166,7 +167,7 @@ def test_currency_and_size_scale(seed, money, units):
 # adversarial markets ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", some_and_slow(5, 15))
 @pytest.mark.parametrize("depth", [1e-2, 1e-6, 1e-12])
 def test_tiny_depth(seed, depth):
     net = nc.ExposureNetwork(**random_tables(seed))

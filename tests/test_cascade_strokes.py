@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from seeds import some_and_slow
 from test_cascade_twin import random_forms, random_shock, random_tables
 
 import netcontagion as nc
@@ -77,7 +78,7 @@ def assert_same(one, other):
     pd.testing.assert_frame_equal(history(one), history(other), rtol=1e-9, atol=1e-9, obj="events")
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 10))])
+@pytest.mark.parametrize("block", some_and_slow(1, 10))
 def test_strokes_and_seats_give_the_same_tables(block, monkeypatch):
     struck = 0
     for seed in range(30 * block, 30 * block + 30):
@@ -97,7 +98,7 @@ def test_strokes_and_seats_give_the_same_tables(block, monkeypatch):
     assert struck > 5
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 4))])
+@pytest.mark.parametrize("block", some_and_slow(1, 4))
 def test_strokes_and_seats_agree_when_shocks_strike_later(block, monkeypatch):
     """Prices fall again, and traders fail whose accounts ended in a stroke before."""
     struck = 0

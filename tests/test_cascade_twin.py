@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from seeds import slow, some_and_slow
 
 import netcontagion as nc
 from netcontagion import builders
@@ -738,25 +739,26 @@ def compare(seed, tables=random_tables, **options):
     return run
 
 
-@pytest.mark.parametrize("block", [*range(5), *(pytest.param(block, marks=pytest.mark.slow) for block in range(5, 10))])
+@pytest.mark.parametrize("block", some_and_slow(2, 10))
 def test_engine_equals_its_twin(block):
     for seed in range(20 * block, 20 * block + 20):
         compare(seed)
 
 
-@pytest.mark.parametrize("block", [*range(2), *(pytest.param(block, marks=pytest.mark.slow) for block in range(2, 10))])
+@pytest.mark.parametrize("block", some_and_slow(1, 10))
 def test_engine_equals_its_twin_with_books_of_every_form(block):
     for seed in range(20 * block, 20 * block + 20):
         compare(seed, random_forms)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", some_and_slow(8, 20))
 def test_engine_equals_its_twin_best_first(seed):
     compare(seed, priority="best_first")
 
 
 @pytest.mark.parametrize(
-    "channels", [("liquidation",), ("liquidation", "impact"), ("top_up",), ("withdrawal",), ("liquidation", "top_up")]
+    "channels",
+    [("liquidation", "impact"), *slow(("liquidation",), ("top_up",), ("withdrawal",), ("liquidation", "top_up"))],
 )
 def test_engine_equals_its_twin_with_channels_off(channels):
     for seed in range(10):
@@ -769,6 +771,7 @@ def test_engine_equals_its_twin_on_many_markets():
         compare(seed)
 
 
+@pytest.mark.slow
 def test_random_markets_reach_every_branch():
     seen = {"deficit": 0, "socialised": 0, "topped": 0, "withdrawal": 0, "closeout": 0, "rounds": 0}
     for seed in range(60):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from seeds import some_and_slow
 
 import netcontagion as nc
 from netcontagion import builders
@@ -264,7 +265,7 @@ def owing_traders(seed, who):
     return net.replace(liabilities=table, traders=size), net
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", some_and_slow(5, 15))
 def test_liabilities_of_those_with_nothing_to_close_change_counterparty_losses_only(seed):
     owing, net = owing_traders(seed, "suppliers")
     shock = nc.Shock.price({"ETH": -0.45}, family=True)
@@ -276,7 +277,7 @@ def test_liabilities_of_those_with_nothing_to_close_change_counterparty_losses_o
     np.testing.assert_allclose(run.losses.loc[rest, "traders"], apart.losses.loc[rest, "traders"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", some_and_slow(5, 15))
 def test_borrowers_whom_the_clearing_makes_default_are_closed_out_and_the_laws_hold(seed):
     owing, net = owing_traders(seed, "borrowers")
     shock = nc.Shock.price({"ETH": -0.45}, family=True)

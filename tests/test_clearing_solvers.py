@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, random_array
+from seeds import some_and_slow
 
 import netcontagion as nc
 from netcontagion import _compile
@@ -67,7 +68,7 @@ def agree(owed, assets, outside, rank, solvers=SOLVERS):
 
 
 @pytest.mark.parametrize("rank", ["pari_passu", "senior"])
-@pytest.mark.parametrize("block", [*range(2), *(pytest.param(block, marks=pytest.mark.slow) for block in range(2, 4))])
+@pytest.mark.parametrize("block", some_and_slow(2, 4))
 def test_solvers_agree_on_random_networks(block, rank):
     rng = np.random.default_rng(block)
     for _ in range(25):
@@ -76,7 +77,7 @@ def test_solvers_agree_on_random_networks(block, rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", ["pari_passu", "senior"])
-@pytest.mark.parametrize("block", [*range(2), *(pytest.param(block, marks=pytest.mark.slow) for block in range(2, 4))])
+@pytest.mark.parametrize("block", some_and_slow(2, 4))
 def test_solvers_agree_on_thousands_of_networks(block, rank):
     rng = np.random.default_rng(100 + block)
     for _ in range(600):

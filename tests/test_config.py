@@ -216,7 +216,7 @@ def test_the_sdist_holds_everything_and_no_clutter(sdist):
 @pytest.mark.slow
 def test_the_suite_runs_from_the_sdist(sdist):
     there = {"cwd": sdist, "env": {**os.environ, "PYTHONPATH": str(sdist)}}
-    quiet = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    quiet = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0")
     run(*quiet, "--collect-only", **there)
     run(*quiet, "tests/test_config.py", "tests/test_datasets.py", "tests/test_published_clearing.py", **there)
 
@@ -268,6 +268,7 @@ def test_the_command_line_takes_what_the_readme_says(command):
     assert callable(arguments.command)
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(capsys):
     import matplotlib.pyplot as plt
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from seeds import some_and_slow
 
 from netcontagion._status import Status
 from netcontagion.clearing import ClearingResult, _linear, _solvers, eisenberg_noe
@@ -17,11 +18,6 @@ from netcontagion.errors import ContagionError, NotSettledError, SchemaError
 
 SOLVERS = ["auto", "push", "accelerated", "fixed_point", "fictitious_default"]
 BANKS = np.array([[0.0, 20.0, 10.0], [5.0, 0.0, 24.0], [10.0, 0.0, 0.0]])
-
-
-def some_and_slow(some, count):
-    """Seeds from 0, the first of them in every run and the others in the slow ones."""
-    return [*range(some), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(some, count))]
 
 
 def random_network(seed, nodes=8, without_assets=0.4):

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from seeds import some_and_slow
 from test_cascade_twin import Twin, opening_wealth, random_shock, random_tables
 
 import netcontagion as nc
@@ -703,7 +704,7 @@ def compare(net, shock):
     return run
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 10))])
+@pytest.mark.parametrize("block", some_and_slow(1, 10))
 def test_engine_equals_its_twin(block, books):
     for seed in range(30 * block, 30 * block + 30):
         compare(market_of(seed, books), random_shock(seed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from seeds import some_and_slow
 
 import netcontagion as nc
 from netcontagion.margining import ALLOCATIONS
@@ -171,7 +172,7 @@ def random_run(seed, folder):
     return nc.cascade(net, shock, seed=0, strict=False, max_rounds=3000)
 
 
-@pytest.mark.parametrize("block", [*range(1), *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 4))])
+@pytest.mark.parametrize("block", some_and_slow(1, 4))
 def test_laws_hold_whatever_the_layers(block, tmp_path):
     used = set()
     for seed in range(25 * block, 25 * block + 25):

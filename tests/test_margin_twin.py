@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from seeds import slow, some_and_slow
 from test_cascade_twin import Twin, opening_wealth
 
 import netcontagion as nc
@@ -723,13 +724,13 @@ def compare(seed, rules, **options):
     return run
 
 
-@pytest.mark.parametrize("block", [*range(3), *(pytest.param(block, marks=pytest.mark.slow) for block in range(3, 15))])
+@pytest.mark.parametrize("block", some_and_slow(1, 15))
 def test_margin_accounts_equal_their_twin(block, rules):
     for seed in range(20 * block, 20 * block + 20):
         compare(seed, rules)
 
 
-@pytest.mark.parametrize("channels", [("liquidation",), ("liquidation", "impact"), ("top_up",), ("withdrawal",)])
+@pytest.mark.parametrize("channels", [("liquidation", "impact"), *slow(("liquidation",), ("top_up",), ("withdrawal",))])
 def test_margin_accounts_equal_their_twin_with_channels_off(channels, rules):
     for seed in range(10):
         compare(seed, rules, channels=channels)
@@ -750,6 +751,7 @@ def test_a_vault_and_the_account_whose_slice_it_took_tie_beyond_rounding(rules):
     compare(1477, rules)
 
 
+@pytest.mark.slow
 def test_random_markets_reach_every_branch(rules):
     wanted = {"top_up", "withdrawal", "contract_sale", "contract_purchase", "sale", "purchase", "charge", "offset"}
     wanted |= {"takeover", "deficit", "insurance_fund", "equity", "suppliers", "liquidation"}

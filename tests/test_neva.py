@@ -15,6 +15,7 @@ import scipy.integrate
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seeds import some_and_slow
 
 from netcontagion._status import Status
 from netcontagion.clearing import (
@@ -47,11 +48,6 @@ VALUATIONS = {
 }
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/reference is not beside the checkout")
-
-
-def some_and_slow(some, count):
-    """Seeds from 0, the first of them in every run and the others in the slow ones."""
-    return [*range(some), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(some, count))]
 
 
 common = settings(max_examples=28, deadline=None, derandomize=True)

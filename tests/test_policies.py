@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from seeds import slow, some_and_slow
 from test_cascade_laws import assert_same, check, facts
 from test_cascade_twin import random_shock, random_tables
 
@@ -195,7 +196,7 @@ def test_a_cap_pays_out_first_come_first_served():
     assert wide.accounts.loc["a", ["topped_up", "liquidated"]].tolist() == [True, False]
 
 
-@pytest.mark.parametrize("cap", [1e-2, 1e-3])
+@pytest.mark.parametrize("cap", [1e-2, *slow(1e-3)])
 def test_of_a_long_queue_rounds_are_passed_over_and_change_nothing_else(cap, monkeypatch):
     """What trickles in over thousands of rounds comes to the same, one percent later at most, never above the cap."""
     net = two_exchanges(withdraw_cap=[math.nan, cap], depth=1e3)
@@ -390,7 +391,7 @@ def lively(seed):
     return tables, shock
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", some_and_slow(8, 25))
 def test_laws_hold_whatever_traders_do(seed):
     tables, shock = lively(seed)
     check(nc.cascade(nc.ExposureNetwork(**tables), shock, max_rounds=400, strict=False))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seeds import some_and_slow
 from test_cascade_twin import random_shock, random_tables
 
 import netcontagion as nc
@@ -179,7 +180,7 @@ def random_source(rng, name):
     return mode, "\n".join(lines)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", some_and_slow(15, 40))
 def test_sources_against_a_plain_twin(book, seed):
     rng = np.random.default_rng(seed)
     text, names = [], []
@@ -738,7 +739,7 @@ def sourced_tables(seed, folder):
     return tables
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 8))])
+@pytest.mark.parametrize("part", some_and_slow(1, 8))
 def test_laws_hold_on_random_markets_with_random_sources(tmp_path, part):
     folder = tmp_path
     rulebook.cache_clear()

@@ -15,6 +15,7 @@ import scipy.sparse
 from conftest import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seeds import slow_rows
 
 import netcontagion as nc
 from netcontagion.builders import _gibbs as gibbs
@@ -368,10 +369,6 @@ def test_an_unproven_number_of_links_is_said():
 # draws of Gandy and Veraart ---------------------------------------------------------------------------------------
 
 
-def slowly(*cases):
-    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
-
-
 def posterior_of_two_by_three(owed, assets, odds):
     """Mean amounts, chances of a link and of each number of links, by adding up the faces of the polygon.
 
@@ -412,7 +409,7 @@ def posterior_of_two_by_three(owed, assets, odds):
     return mean, 1 - zero
 
 
-@pytest.mark.parametrize(("chance", "rate"), [(0.2, 0.7), (1.0, 1.0), *slowly((0.5, 1.0), (0.9, 3.0))])
+@pytest.mark.parametrize(("chance", "rate"), [(0.2, 0.7), (1.0, 1.0), *slow_rows((0.5, 1.0), (0.9, 3.0))])
 def test_the_posterior_of_a_two_by_three_system(chance, rate):
     owed, assets = np.array([2.1, 1.3]), np.array([0.7, 1.6, 1.1])
     mean, linked = posterior_of_two_by_three(owed, assets, (1 - chance) / (chance * rate))
@@ -424,7 +421,7 @@ def test_the_posterior_of_a_two_by_three_system(chance, rate):
     assert np.abs((found > 0).mean(axis=0) - linked).max() < 0.04
 
 
-@pytest.mark.parametrize("chance", [0.5, *slowly((0.1,), (0.9,))])
+@pytest.mark.parametrize("chance", [0.5, *slow_rows((0.1,), (0.9,))])
 def test_the_posterior_of_three_banks(chance):
     """One free amount t: ends weigh odds each, the inside its length, flat."""
     assets, owed = [2.0, 3.0, 4.0], [3.5, 3.3, 2.2]

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from seeds import some_and_slow
 
 import netcontagion as nc
 
@@ -97,7 +98,7 @@ def test_a_dip_before_the_first_crossing_of_a_grid_is_found_by_the_next():
     np.testing.assert_allclose(found.crossings["above"], [0.14, 0.16, 0.5], atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", some_and_slow(1, 6))
 def test_nothing_smaller_reaches_the_threshold_on_a_finer_grid(seed):
     net = nc.generators.market(60, exchanges=2, seed=seed)
     whole = nc.cascade(net, nc.Shock.price({"WETH": -0.6})).figures

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from seeds import some_and_slow
 from test_policies import own_policy
 
 import netcontagion as nc
@@ -269,7 +270,7 @@ def plain_run(deposits, rules, debt, size=400):
     return taken
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", some_and_slow(3, 8))
 def test_runs_agree_with_the_plain_twin(files, seed):
     rng = np.random.default_rng([seed, 4])
     rules = [

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from random_markets import FLAWS, random_market
+from seeds import some_and_slow
 from test_cascade_golden import NAN, market, network, once, run
 from test_margin_cascade import book, to
 from test_margin_cascade import rules as margin_rules
@@ -138,7 +139,7 @@ def test_who_sells_alone_sells_as_ever_with_a_spread(rules):
 
 
 @pytest.mark.parametrize("priority", ["worst_first", "pro_rata"])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", some_and_slow(6, 20))
 def test_nothing_is_made_or_lost(seed, priority):
     flaws = tuple(np.random.default_rng(seed).choice([f for f in FLAWS if f != "worthless"], 2, replace=False))
     net, shock = random_market(seed, flaws=flaws, rules=FREE if seed % 2 else ())

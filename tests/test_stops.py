@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from random_markets import random_market
+from seeds import some_and_slow
 from test_policies import own_policy
 from test_soak import flaws_of
 
@@ -138,7 +139,7 @@ def test_more_than_all_of_a_position_is_refused(tmp_path):
         perpetual([rule], [10.0])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some_and_slow(4, 12))
 def test_laws_hold_with_stops_and_runs(tmp_path, seed):
     """A random market of all rulebooks whose traders have stops on positions, runs, or neither."""
     net, shock = random_market(seed, flaws=flaws_of(seed))

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import expon, norm
+from seeds import slow
 
 import netcontagion as nc
 from netcontagion.clearing import _scenarios as clearing_scenarios
@@ -270,7 +271,7 @@ nc.sweep(net, falls, seed=5, progress=False, checkpoint=sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("parts", [1, 8])
+@pytest.mark.parametrize("parts", [8, *slow(1)])
 def test_a_killed_driver_is_taken_up_where_it_was(market, tmp_path, parts):
     folder = tmp_path / "sweep"
     command = [sys.executable, "-c", DRIVER, str(folder), str(parts)]

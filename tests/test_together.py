@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from random_markets import FLAWS, random_market
 from scipy.optimize import brentq
+from seeds import some_and_slow
 from test_cascade_golden import balance, market, network, once, run
 from test_cascade_laws import FREE_OF_THRESHOLDS, random_shock, random_tables, scaled
 from test_margin_cascade import book, to
@@ -141,7 +142,7 @@ def test_reductions_elsewhere_are_filled_together():
 # laws ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", some_and_slow(10, 40))
 def test_nothing_is_made_or_lost(seed):
     flaws = tuple(np.random.default_rng(seed).choice([f for f in FLAWS if f != "worthless"], 2, replace=False))
     net, shock = random_market(seed, flaws=flaws)
@@ -149,7 +150,7 @@ def test_nothing_is_made_or_lost(seed):
     assert found.check().worst <= 1e-9
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", some_and_slow(8, 25))
 def test_the_order_of_liquidations_changes_nothing(seed, monkeypatch):
     """What owners share, such as a wallet, has an order; what they sell has none."""
     net, shock = random_market(seed, flaws=("ties",) if seed % 2 else (), rules=FREE)
@@ -246,7 +247,7 @@ def twin(accounts, depth):
     raise AssertionError("the twin does not end")
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some_and_slow(5, 12))
 def test_liquidations_equal_their_twin(seed):
     rng = np.random.default_rng(seed)
     rows = [[u, u * rng.uniform(0.7, 0.9), b] for u, b in rng.uniform((5, 0.02), (50, 0.1), (8, 2)).tolist()]
