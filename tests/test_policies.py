@@ -13,6 +13,7 @@ from test_cascade_twin import random_shock, random_tables
 
 import netcontagion as nc
 from netcontagion.errors import ContagionError
+from netcontagion.margining._transit import settle, submit
 from netcontagion.network import policies, policy
 
 ALL = ("contrarian", "default", "deleveraging", "leverage_target", "passive", "runner", "stop_loss")
@@ -220,6 +221,22 @@ def test_of_a_long_queue_rounds_are_passed_over_and_change_nothing_else(cap, mon
     passed = fast.rounds.index[-1] + 1 - len(fast.rounds)
     assert f"{passed} rounds of capped withdrawals alone are passed over" in fast.assumptions
     assert not any("passed over" in line for line in slow.assumptions)
+
+
+def test_caps_of_rounds_that_were_passed_over_pay_nothing_that_is_asked_for_after_them():
+    """Six rounds of cap 1 pay 6 of what waits, six more the rest of it; a new request has the cap of its own round."""
+    state = run(two_exchanges(withdraw_cap=[math.nan, 1.0]), max_rounds=1, strict=False)._play.state
+    marks, old = state.marks(), state.transit
+    entry = np.array([[0.0, old.target[0], old.source[0], 0.0, 1.0 / 0.9]])
+    waits = 8.4375 - 1.0
+    submit(state, entry * [1, 1, 1, 1, 3], 6)
+    paid = settle(state, marks, 6, 6)
+    assert (paid[:, 3:].sum(axis=1) * 0.9).tolist() == pytest.approx([6.0])
+    paid = settle(state, marks, 12, 6)
+    assert (paid[:, 3:].sum(axis=1) * 0.9).tolist() == pytest.approx([waits - 6.0, 3.0])
+    submit(state, entry * [1, 1, 1, 1, 3], 18)
+    paid = settle(state, marks, 18, 6)
+    assert (paid[:, 3:].sum(axis=1) * 0.9).tolist() == pytest.approx([1.0])
 
 
 # stops, leverage, buyers ---------------------------------------------------------------------------------------------

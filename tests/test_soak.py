@@ -100,6 +100,11 @@ def test_a_run_ends_where_it_could_go_on_for_ever(seed):
 def test_a_run_ends_where_a_cap_lets_little_through():
     """Withdrawals that take two hundred thousand rounds, with liquidations now and then."""
     keeps_the_laws(6_633)
+    run = run_of(6_633)
+    stuck = run.accounts.index[run.accounts["health"] < 1.0]
+    since = pd.Series(run._play.by_account("since"), run.network.labels("accounts"))[stuck]
+    assert len(since) > 1
+    assert (since < 1_000).all(), "rounds that are passed over end no call, and begin no notice"
 
 
 @pytest.mark.slow

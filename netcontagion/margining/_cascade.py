@@ -291,7 +291,7 @@ class Play:
         self.last_act, self.last_change, self.last_marks = -1, -1, before  # rounds in which something moved last
         self.draws, self.late = Draws(self.rng.spawn(1)[0]), False
         self.passes = Passes()
-        self.arrived = 0  # withdrawals that came into wallets in this round
+        self.planned, self.arrived = 0, 0  # moves that owners began, and that came to their end, in this round
         self.idle, self.passed_over = 0, 0  # rounds passed over before this one, and in all
         self.last_step = -1  # round in which more happened last than arrivals
         if state.shock.defaults:
@@ -361,6 +361,8 @@ class Play:
         """Play one round; the state is settled when nobody acted."""
         state = self.state
         self.events.open_round(number)
+        self.between.rest(self.idle)
+        self.passed_over += self.idle
         self.strike(number)
         state.fade()
         self.between.advance()
@@ -376,7 +378,7 @@ class Play:
         moved, sold, holes, waiting = self.close(which, health, marks) if "liquidation" in self.on else (0, 0, 0, 0)
         self.bear_losses(marks)
         self.note_round(number, marks, answered, moved)
-        stepped = ran + answered + traded + moved + sold + holes > 0
+        stepped = ran + self.planned + answered + traded + moved + sold + holes > 0
         acted = stepped or self.arrived > 0
         if acted or any(at == number for at, _ in state.shock.later):
             self.last_act = number
@@ -386,20 +388,17 @@ class Play:
             self.last_change, self.last_marks = number, marks
         pending = self.between.pending or waiting > 0 or _auctions.unsettled(state, self.last_change, self.last_act)
         pending = pending or self.late or any(at > number for at, _ in state.shock.later)
-        pending = pending or (state.runs is not None and state.runs.pending(number - self.last_step))
+        pending = pending or (state.runs is not None and state.runs.pending())
         self.idle = 0 if pending else self.wait(number)
         ending = Status.EXHAUSTED if len(which) or self.unsold() else Status.SETTLED
         goes_on = acted or pending or moving(state) or self.may_return(len(which)) or self.close_out()
         return number + 1 + self.idle, float(len(which)), None if goes_on else ending
 
     def wait(self, number: int) -> int:
-        """Pass over rounds to come where for long nothing but withdrawals under a cap went on; return how many."""
+        """Count the rounds to come that are passed over: for long nothing but withdrawals under a cap went on."""
         state = self.state
         alone = moving(state) and state.transit.due.max() <= number and not state.fading().any()
-        idle = (number - self.last_step) // PATIENCE if alone and number < LAST else 0
-        self.between.rest(idle)
-        self.passed_over += idle
-        return idle
+        return (number - self.last_step) // PATIENCE if alone and number < LAST else 0
 
     def by_account(self, name: str) -> NDArray[Any]:
         """One of the notes by account of the network."""
@@ -577,7 +576,7 @@ class Play:
         self.events.add_calls(which[new], health[new], largest[new], falls)
         self.notes["called"][seats], self.notes["first_round"][seats] = True, number
         seats = which[seated]
-        anew = seats[self.notes["seen"][seats] != number]
+        anew = seats[self.notes["seen"][seats] != number - self.idle]
         self.notes["since"][anew] = number
         self.notes["seen"][seats] = number + 1
 
@@ -586,16 +585,17 @@ class Play:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
         """Let owners answer, and what is in transit arrive; return who is left, and how many accounts were helped."""
         state, seated = self.state, which >= 0
-        self.arrived, self.late = 0, False
+        self.planned, self.arrived, self.late = 0, 0, False
         if not (seated.any() or len(state.transit.units)):
             return which, health, 0
         seats = which[seated]
         asked = self.asked(seats[np.isfinite(health[seated])])  # nobody answers for what is left of a closed account
         log = self.answer(seats, asked, marks) if len(asked) else np.zeros((0, 5))
         arrived = settle(state, marks, self.events.number, 1 + self.idle)
+        self.planned, self.arrived = len(log), len(arrived)
         home = arrived[:, 1] < 0
         receive(state, arrived[home], marks)
-        self.arrived, arrived = int(home.sum()), arrived[~home]
+        arrived = arrived[~home]
         if len(arrived):
             self.note_moves(arrived, marks)
         if not (len(log) or len(arrived)):

@@ -84,9 +84,11 @@ class Runs:
         receive(state, log[~gated], marks)
         return log
 
-    def pending(self, since: int) -> bool:
-        """Whether news that is on its way may still frighten somebody, so many rounds after the last change."""
-        return bool(((self.lag > 0) & (self.lag >= since)).any())
+    def pending(self) -> bool:
+        """Whether news is on its way that somebody does not know of."""
+        lags = [(lag, self.venue[self.lag == lag]) for lag in np.unique(self.lag).tolist()]
+        pairs = [(self.known[:lag, venue], self.known[lag, venue]) for lag, venue in lags]
+        return not all(np.allclose(newer, heard, rtol=0.0, atol=SURE) for newer, heard in pairs)
 
     def _learn(self, news: NDArray[np.float64], number: int) -> None:
         """Put the coverage of a round first; in rounds that were not played it was that of the last one."""

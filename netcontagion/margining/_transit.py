@@ -49,17 +49,20 @@ def settle(state: Live, marks: NDArray[np.float64], number: int, rounds: int) ->
         return np.zeros((0, 5))
     from_entry = entries[ours.source]
     venue = state.accounts.exchange[from_entry.account]
-    left = rounds * np.nan_to_num(state.net.columns("exchanges")["withdraw_cap"], nan=np.inf)
-    price, log = marks[from_entry.market], []
+    cap = np.nan_to_num(state.net.columns("exchanges")["withdraw_cap"], nan=np.inf)
+    left, price, log = rounds * cap, marks[from_entry.market], []
     due = np.flatnonzero((ours.due <= number) & (state.rules.out[venue] == 0))
     for rows in np.split(due, np.flatnonzero(np.diff(ours.batch[due])) + 1):
         if not len(rows):
             continue
-        worth, most = float(ours.units[rows] @ price[rows]), float(left[venue[rows[0]]])
+        exchange = venue[rows[0]]
+        new = ours.due[rows[0]] == number  # it is not paid by the caps of rounds before
+        most = float(min(left[exchange], cap[exchange]) if new else left[exchange])
+        worth = float(ours.units[rows] @ price[rows])
         share = 1.0 if worth <= most * (1.0 + SLACK) else most / worth
         if share <= 0.0:
             continue
-        left[venue[rows[0]]] = most - worth if worth < most * (1.0 - SLACK) else 0.0
+        left[exchange] = most - worth if worth < most * (1.0 - SLACK) else 0.0
         for row in rows.tolist():
             units = share * float(ours.units[row])
             ours.units[row] -= units
