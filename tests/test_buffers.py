@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from random_markets import random_market
-from seeds import slow_rows, some_and_slow
+from seeds import slow, slow_rows, some_and_slow
 
 import netcontagion as nc
 from netcontagion.clearing import eisenberg_noe, sensitivity
@@ -208,7 +208,7 @@ def shortfall(owed, assets, outside):
     return result.values.shortfall.sum(axis=0)
 
 
-@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 200), marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize("seeds", [range(6), *slow(range(6, 200))], ids=len)
 def test_marginal_values_are_central_differences_away_from_kinks(seeds):
     """Networks of five, two scenarios each: a share and an amount are lost; the derivative is that before the loss."""
     compared = skipped = 0
@@ -274,7 +274,7 @@ def test_the_firewall_of_a_bank_is_what_it_holds_taken_away():
 # required sizes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [None, pytest.param(0.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [None, *slow(0.5)])
 def test_required_sizes_of_a_clearing_hold_on_a_fine_grid(share):
     owed, assets, outside = banks(np.random.default_rng(11))
     losses, now = (0.2, 0.5, 0.6, 0.9), []

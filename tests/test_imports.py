@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from seeds import slow
 
 import netcontagion as nc
 
@@ -69,9 +70,7 @@ for name in nc.__all__:
 """
 
 
-@pytest.mark.parametrize(
-    "order", ["sorted", "reversed", *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
-)
+@pytest.mark.parametrize("order", ["sorted", "reversed", *slow(1, 2)])
 def test_the_order_of_imports_does_not_matter(order):
     names = sorted(MODULES, reverse=order == "reversed")
     if isinstance(order, int):

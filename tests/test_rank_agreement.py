@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from seeds import slow
 
 import netcontagion as nc
 from netcontagion.ranking import agreement, amplifiers, rank_ranges, reconstructions
@@ -55,9 +56,7 @@ def test_correlations_are_those_of_plain_counts(seed):
         assert found.kendall_low <= found.kendall <= found.kendall_high
 
 
-@pytest.mark.parametrize(
-    "rho", [pytest.param(0.0, marks=pytest.mark.slow), 0.5, pytest.param(0.8, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("rho", [0.5, *slow(0.0, 0.8)])
 def test_intervals_hold_the_true_correlation_as_often_as_they_say(rho):
     # of two normals rho is 6 / pi arcsin(r / 2), tau is 2 / pi arcsin r
     truth = (6 / math.pi * math.asin(rho / 2), 2 / math.pi * math.asin(rho))
@@ -95,7 +94,7 @@ def test_p_values_by_hand(one, other, p_value):
     assert found.spearman_p == pytest.approx(p_value, rel=1e-12)
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 7, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 7, *slow(8)])
 @pytest.mark.parametrize("ties", [False, True])
 def test_p_values_of_few_nodes_are_those_of_all_orders(size, ties):
     rng = np.random.default_rng(size)

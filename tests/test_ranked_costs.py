@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seeds import slow
 
 from netcontagion._status import Status
 from netcontagion.clearing import _costly_ranks, _ranked_costs, eisenberg_noe, elsinger, ranked, rogers_veraart
@@ -204,7 +205,7 @@ def assert_same(result, other):
 
 COSTS = ((1.0, 1.0), (0.5, 0.5), (0.0, 0.75), (1.0, 0.25), (0.75, 0.0), (0.25, 0.9375))
 FEW = range(10)
-MANY = [pytest.param(range(10 + 50 * block, 60 + 50 * block), marks=pytest.mark.slow) for block in range(4)]
+MANY = slow(*(range(10 + 50 * block, 60 + 50 * block) for block in range(4)))
 seeds = pytest.mark.parametrize("seeds", [FEW, *MANY], ids=str)
 
 

@@ -12,6 +12,7 @@ from test_policies import own_policy
 
 import netcontagion as nc
 from netcontagion.errors import ContagionError
+from netcontagion.margining._runs import Runs
 from netcontagion.network import policy
 
 HALF = nc.Shock.price({"ETH": -0.5})
@@ -242,6 +243,28 @@ def test_neither_names_nor_sizes_matter(files):
         pd.testing.assert_series_equal(withdrawn(large, name), 3.0 * withdrawn(one, name), rtol=1e-9)
     wallets = [found._state.wallets.units.sum() for found in (one, large)]
     assert wallets[1] == pytest.approx(3.0 * wallets[0])
+
+
+def test_news_is_on_its_way_until_everybody_who_may_run_has_heard_it():
+    """One learns at once, the other after two rounds; in rounds that are not played nothing new is to be heard."""
+    runs = Runs.__new__(Runs)
+    runs.lag, runs.venue, runs.known, runs.heard = np.array([0, 2]), np.array([0, 1]), np.full((3, 2), np.inf), -1
+    told = []
+    for number, coverage in (
+        (0, 0.9),
+        (1, 0.9),
+        (2, 0.9),
+        (3, 0.9),
+        (4, 0.8),
+        (10, 0.8),
+        (20, 0.7),
+        (21, 0.7),
+        (22, 0.7),
+    ):
+        runs._learn(np.array([1.0, coverage]), number)
+        told.append((float(runs.known[2, 1]), runs.pending()))
+    heard = [np.inf, np.inf, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8, 0.7]
+    assert told == list(zip(heard, [True, True, False, False, True, False, True, True, False], strict=True))
 
 
 # plain twin ----------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def run_of(seed: int, **options) -> nc.margining.CascadeResult:
     return nc.cascade(net, shock, **options)
 
 
-def keeps_the_laws(seed: int) -> None:
+def keeps_the_laws(seed: int) -> nc.margining.CascadeResult:
     run = run_of(seed)
     net, name = run.network, run.status.name
     assert name in ("SETTLED", "EXHAUSTED"), (seed, run.status)
@@ -62,9 +62,10 @@ def keeps_the_laws(seed: int) -> None:
     scale = np.maximum(left["equity_before"].abs() + left["deficit"], 1.0)
     closed = bare & ~np.isfinite(left["health"])
     assert (left["equity"][closed] >= -1e-9 * scale[closed]).all(), (seed, "limited liability")
+    return run
 
 
-@pytest.mark.parametrize("first", [0, 15, *(pytest.param(first, marks=pytest.mark.slow) for first in (30, 45))])
+@pytest.mark.parametrize("first", [0, 15, *slow(30, 45)])
 def test_laws_hold(first):
     for seed in range(first, first + 15):
         keeps_the_laws(seed)
@@ -99,8 +100,7 @@ def test_a_run_ends_where_it_could_go_on_for_ever(seed):
 @pytest.mark.slow
 def test_a_run_ends_where_a_cap_lets_little_through():
     """Withdrawals that take two hundred thousand rounds, with liquidations now and then."""
-    keeps_the_laws(6_633)
-    run = run_of(6_633)
+    run = keeps_the_laws(6_633)
     stuck = run.accounts.index[run.accounts["health"] < 1.0]
     since = pd.Series(run._play.by_account("since"), run.network.labels("accounts"))[stuck]
     assert len(since) > 1
